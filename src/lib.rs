@@ -1,1 +1,5 @@
+//! log-capturer.
 
+pub mod clock;
+pub mod config;
+pub mod units;

@@ -1,0 +1,1 @@
+//! Files: discovery, identity, tailing.

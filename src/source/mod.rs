@@ -1,0 +1,3 @@
+//! Where lines come from: files and Docker containers.
+
+pub mod file;
