@@ -1,5 +1,15 @@
-//! log-capturer.
+//! log-capturer: log files and containers' logs to Grafana Loki, nothing lost, threads fixed.
 
+pub mod ack;
+pub mod batch;
 pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod disk;
+pub mod health;
+pub mod limits;
+pub mod metrics;
+pub mod queue;
+pub mod record;
+pub mod source;
 pub mod units;

@@ -1,0 +1,82 @@
+//! The thread `ack`: feeds the watermarks and saves the positions file.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{AckEvent, PositionsFile, Watermarks};
+use crate::clock::Clock;
+use crate::daemon::{Beat, Waits};
+use crate::disk::Disk;
+use crate::health::{HealthBoard, Level};
+use crate::limits;
+use crate::metrics::Metrics;
+
+/// What the thread works with.
+pub struct Ack {
+    pub inbox: Receiver<AckEvent>,
+    pub file: PositionsFile,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub health: Arc<HealthBoard>,
+    pub metrics: Arc<Metrics>,
+    /// Sources known from before and not yet followed again: kept in the file.
+    pub watermarks: Watermarks,
+}
+
+/// Runs until every lane and sender has dropped its port, then saves once more.
+pub fn run(mut ack: Ack, beat: &Beat) {
+    let mut save_due: Option<Instant> = None;
+    loop {
+        let now = ack.clock.now();
+        let due = save_due.unwrap_or(now + limits::BEAT_INTERVAL);
+        beat.waits(Waits::Events);
+        let event = ack.inbox.recv_deadline(due);
+        beat.busy();
+        let ended = match event {
+            Ok(event) => {
+                let wall_ns = ack.clock.wall_ns();
+                ack.watermarks.step(event, wall_ns);
+                false
+            }
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => true,
+        };
+        if ack.watermarks.dirty() && save_due.is_none() {
+            save_due = Some(ack.clock.now() + limits::POSITIONS_INTERVAL);
+        }
+        if ended || save_due.is_some_and(|due| ack.clock.now() >= due) {
+            let saved = save(&mut ack);
+            save_due = (!saved).then(|| ack.clock.now() + limits::POSITIONS_INTERVAL);
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Saves all positions; false when that failed, and is to be tried again.
+fn save(ack: &mut Ack) -> bool {
+    if !ack.watermarks.dirty() {
+        return true;
+    }
+    let forget_ns = limits::FORGET_AFTER.as_nanos() as i64;
+    let positions = ack.watermarks.snapshot(ack.clock.wall_ns(), forget_ns);
+    match ack.file.save(&*ack.disk, &positions) {
+        Ok(()) => {
+            if ack.health.ok("positions", "file") {
+                log::debug!("{} positions saved", positions.len());
+            }
+            true
+        }
+        Err(e) => {
+            ack.watermarks.mark_dirty();
+            ack.metrics.error("positions", "save");
+            if ack.health.set("positions", "file", Level::Degraded, &e.to_string()) {
+                log::error!("{e}; positions stay in memory, saving again every second");
+            }
+            false
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! A lane's batches: one open batch per sink and shard, parked ones, and what `ack` is told.
+//!
+//! Runs on the lane's thread and never waits: a sealed batch that finds no room is parked,
+//! and a record that would need that room is refused ([`Blocked`]) and stays at its source.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{BatchId, Format, OpenBatch, SealedBatch};
+use crate::ack::{AckEvent, AckPort, Identity, Position};
+use crate::metrics::Metrics;
+use crate::queue::SinkQueue;
+use crate::record::{Place, Record, SourceId};
+
+/// A sink as a lane sees it.
+pub struct SinkPort {
+    /// Index into `Config::sinks`.
+    pub index: usize,
+    pub name: String,
+    pub required: bool,
+    pub format: Format,
+    pub batch_bytes: usize,
+    pub batch_wait: Duration,
+    pub queue: SinkQueue,
+}
+
+/// The record was not taken: a required sink has no room. Try again after a wake-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked;
+
+struct SinkLane {
+    port: SinkPort,
+    open: Vec<Option<OpenBatch>>,
+    parked: Vec<Option<SealedBatch>>,
+}
+
+struct FedSource {
+    sinks: Arc<[usize]>,
+    /// The place after the last record that was taken or accounted for.
+    read: Place,
+    /// `read` has moved since `ack` was told.
+    dirty: bool,
+    /// What `ack` is told once no open batch holds records of it.
+    leaving: Option<Leaving>,
+}
+
+#[derive(Clone, Copy)]
+enum Leaving {
+    Gone,
+    Forget,
+}
+
+/// See the module's head.
+pub struct Batcher {
+    lane: u64,
+    batches: u64,
+    sinks: Vec<SinkLane>,
+    sources: HashMap<SourceId, FedSource>,
+    dirty: Vec<SourceId>,
+    leaving: Vec<SourceId>,
+    ack: AckPort,
+    outbox: VecDeque<AckEvent>,
+    metrics: Arc<Metrics>,
+    raw: Vec<u8>,
+}
+
+impl Batcher {
+    /// `lane` is a number that no other lane has.
+    pub fn new(lane: u64, sinks: Vec<SinkPort>, ack: AckPort, metrics: Arc<Metrics>) -> Self {
+        let sinks = sinks
+            .into_iter()
+            .map(|port| {
+                let n = port.queue.shards();
+                SinkLane {
+                    port,
+                    open: (0..n).map(|_| None).collect(),
+                    parked: (0..n).map(|_| None).collect(),
+                }
+            })
+            .collect();
+        Self {
+            lane,
+            batches: 0,
+            sinks,
+            sources: HashMap::new(),
+            dirty: Vec::new(),
+            leaving: Vec::new(),
+            ack,
+            outbox: VecDeque::new(),
+            metrics,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Begins to follow a source at `position.place`; its records go to `sinks`.
+    pub fn add_source(&mut self, position: Position, sinks: Arc<[usize]>) -> SourceId {
+        let id = self.ack.next_source();
+        let fed = FedSource { sinks, read: position.place, dirty: false, leaving: None };
+        self.sources.insert(id, fed);
+        self.tell(AckEvent::Register(id, position));
+        id
+    }
+
+    /// The source's name, fingerprint or the like changed.
+    pub fn identify(&mut self, id: SourceId, identity: Identity) {
+        self.tell(AckEvent::Identify(id, identity));
+    }
+
+    /// The source is gone; what is on its way stays on its way. `forget`: its position is of
+    /// no use any more once acknowledged.
+    pub fn remove_source(&mut self, id: SourceId, forget: bool) {
+        if let Some(fed) = self.sources.get_mut(&id) {
+            fed.leaving = Some(if forget { Leaving::Forget } else { Leaving::Gone });
+            self.leaving.push(id);
+        }
+        self.flush_leaving();
+    }
+
+    fn flush_leaving(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        self.flush_lows();
+        for id in std::mem::take(&mut self.leaving) {
+            let opens = self.sinks.iter().flat_map(|s| s.open.iter().flatten());
+            if opens.filter_map(|open| open.start_of(id)).next().is_some() {
+                self.leaving.push(id);
+                continue;
+            }
+            match self.sources.remove(&id).and_then(|fed| fed.leaving) {
+                Some(Leaving::Forget) => self.tell(AckEvent::Forget(id)),
+                Some(Leaving::Gone) => self.tell(AckEvent::Gone(id)),
+                None => {}
+            }
+        }
+    }
+
+    /// Adds a record that lies between the places `before` and `after` of its source, to all
+    /// of the source's sinks or to none.
+    ///
+    /// # Errors
+    /// [`Blocked`] when a required sink has no room.
+    pub fn append(
+        &mut self,
+        id: SourceId,
+        before: Place,
+        after: Place,
+        record: &Record<'_>,
+        now: Instant,
+    ) -> Result<(), Blocked> {
+        let Some(fed) = self.sources.get(&id) else { panic!("record of unknown source {id:?}") };
+        let sinks = fed.sinks.clone();
+        for &sink in &*sinks {
+            if !self.make_room(sink, record) && self.sinks[sink].port.required {
+                return Err(Blocked);
+            }
+        }
+        for &sink in &*sinks {
+            self.push(sink, (id, before), record, now);
+        }
+        self.advance(id, after);
+        Ok(())
+    }
+
+    /// All before `after` is accounted for without a record (filtered, blank, diverted).
+    pub fn advance(&mut self, id: SourceId, after: Place) {
+        let Some(fed) = self.sources.get_mut(&id) else { return };
+        fed.read = after;
+        if !fed.dirty {
+            fed.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    fn shard_of(&self, sink: usize, record: &Record<'_>) -> usize {
+        (record.labels.hash() % self.sinks[sink].open.len() as u64) as usize
+    }
+
+    /// Seals what is full; false when the record's shard cannot take it now.
+    fn make_room(&mut self, sink: usize, record: &Record<'_>) -> bool {
+        let shard = self.shard_of(sink, record);
+        let lane = &self.sinks[sink];
+        let full = lane.open[shard].as_ref().is_some_and(|open| {
+            open.entries() > 0 && open.size_with(record) > lane.port.batch_bytes
+        });
+        if !full {
+            return true;
+        }
+        self.unpark(sink, shard) && {
+            self.seal(sink, shard);
+            true
+        }
+    }
+
+    fn push(&mut self, sink: usize, at: (SourceId, Place), record: &Record<'_>, now: Instant) {
+        let shard = self.shard_of(sink, record);
+        let lane = &mut self.sinks[sink];
+        let over = lane.open[shard].as_ref().is_some_and(|open| {
+            open.entries() > 0 && open.size_with(record) > lane.port.batch_bytes
+        });
+        if over {
+            // Only an optional sink gets here without room: its newest is dropped, counted.
+            self.metrics.dropped(&lane.port.name, "sink_full", 1);
+            return;
+        }
+        let format = lane.port.format;
+        let open = lane.open[shard].get_or_insert_with(|| OpenBatch::new(format, now));
+        open.push(record, lane.port.required.then_some(at));
+    }
+
+    /// Closes an open batch and offers it; it is parked when there is no room.
+    fn seal(&mut self, sink: usize, shard: usize) {
+        let lane = &mut self.sinks[sink];
+        assert!(lane.parked[shard].is_none(), "sealing over a parked batch");
+        let Some(open) = lane.open[shard].take() else { return };
+        self.batches += 1;
+        let id = BatchId(self.lane << 48 | self.batches);
+        let sealed = open.seal(id, sink, shard, &mut self.raw);
+        self.metrics.sealed(&lane.port.name, sealed.entries.into());
+        if lane.port.required {
+            let sources = sealed.sources.clone();
+            let lows = sources.iter().map(|s| (s.source, self.low(s.source))).collect();
+            self.tell(AckEvent::Sealed { batch: id, sources, lows });
+        }
+        self.sinks[sink].parked[shard] = Some(sealed);
+        self.unpark(sink, shard);
+    }
+
+    /// The place before which all of a source's records are in announced batches.
+    fn low(&self, id: SourceId) -> Place {
+        let Some(fed) = self.sources.get(&id) else { panic!("low of unknown source {id:?}") };
+        let opens = self.sinks.iter().flat_map(|s| s.open.iter().flatten());
+        opens
+            .filter_map(|open| open.start_of(id))
+            .chain([fed.read])
+            .min_by_key(|place| place.offset)
+            .unwrap_or_default()
+    }
+
+    /// Offers the parked batch of a shard; true when none is left there.
+    fn unpark(&mut self, sink: usize, shard: usize) -> bool {
+        if !self.flush_outbox() {
+            return self.sinks[sink].parked[shard].is_none();
+        }
+        let lane = &mut self.sinks[sink];
+        let Some(batch) = lane.parked[shard].take() else { return true };
+        match lane.port.queue.offer(batch) {
+            Ok(()) => true,
+            Err(batch) => {
+                lane.parked[shard] = Some(batch);
+                false
+            }
+        }
+    }
+
+    fn tell(&mut self, event: AckEvent) {
+        self.outbox.push_back(event);
+        self.flush_outbox();
+    }
+
+    /// True when `ack` has been told everything.
+    fn flush_outbox(&mut self) -> bool {
+        while let Some(event) = self.outbox.pop_front() {
+            if let Err(event) = self.ack.try_send(event) {
+                self.outbox.push_front(event);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn flush_lows(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        let lows: Vec<_> = dirty.iter().map(|&id| (id, self.low(id))).collect();
+        for id in dirty {
+            if let Some(fed) = self.sources.get_mut(&id) {
+                fed.dirty = false;
+            }
+        }
+        if !lows.is_empty() {
+            self.tell(AckEvent::Lows(lows));
+        }
+    }
+
+    /// Seals what is old enough, offers what is parked, tells `ack` what was read. Call at
+    /// least at the returned time and after every wake-up.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for sink in 0..self.sinks.len() {
+            for shard in 0..self.sinks[sink].open.len() {
+                let free = self.unpark(sink, shard);
+                let lane = &self.sinks[sink];
+                let Some(open) = &lane.open[shard] else { continue };
+                let due = open.opened() + lane.port.batch_wait;
+                if due > now {
+                    next = Some(next.map_or(due, |n| n.min(due)));
+                } else if free {
+                    self.seal(sink, shard);
+                }
+            }
+        }
+        self.flush_lows();
+        self.flush_leaving();
+        next
+    }
+
+    /// Seals everything, for a stop. Call again until [`Self::is_empty`].
+    pub fn drain(&mut self) {
+        for sink in 0..self.sinks.len() {
+            for shard in 0..self.sinks[sink].open.len() {
+                if self.unpark(sink, shard) {
+                    self.seal(sink, shard);
+                }
+            }
+        }
+        self.flush_lows();
+        self.flush_leaving();
+    }
+
+    /// Nothing is open, parked or untold.
+    pub fn is_empty(&self) -> bool {
+        let idle = |s: &SinkLane| {
+            s.open.iter().all(Option::is_none) && s.parked.iter().all(Option::is_none)
+        };
+        self.outbox.is_empty() && self.sinks.iter().all(idle)
+    }
+
+    /// Whether a batch is parked, so that a wake-up will come.
+    pub fn has_parked(&self) -> bool {
+        !self.outbox.is_empty() || self.sinks.iter().any(|s| s.parked.iter().any(Option::is_some))
+    }
+}

@@ -1,0 +1,272 @@
+//! One open batch: records of one sink, shard and tenant, grouped by stream, already encoded.
+//!
+//! Pure: the lane hands in the time. Sealing sorts the streams that came out of order,
+//! writes the request and compresses it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{BatchId, Format, SealedBatch, SourceSpan, StreamSpan, loki_push, ndjson};
+use crate::record::{Place, Record, SourceId, StreamLabels};
+
+/// Encoded size of an entry beyond its line: tags, lengths, time (two varints of 5 bytes).
+const ENTRY_OVERHEAD_BYTES: usize = 24;
+
+struct OpenStream {
+    labels: Arc<StreamLabels>,
+    /// NDJSON only: the member that is the same in each object.
+    head: String,
+    entries: Vec<u8>,
+    /// Time and end (in `entries`) of each entry; kept only once the order was broken.
+    first_ns: i64,
+    last_ns: i64,
+    count: u32,
+    sorted: bool,
+}
+
+/// A batch that still takes records.
+pub struct OpenBatch {
+    format: Format,
+    opened: Instant,
+    streams: Vec<OpenStream>,
+    stream_index: HashMap<u64, usize>,
+    last_stream: usize,
+    sources: Vec<SourceSpan>,
+    source_index: HashMap<SourceId, usize>,
+    last_source: usize,
+    raw_bytes: usize,
+    entries: u32,
+}
+
+impl OpenBatch {
+    pub fn new(format: Format, opened: Instant) -> Self {
+        Self {
+            format,
+            opened,
+            streams: Vec::new(),
+            stream_index: HashMap::new(),
+            last_stream: 0,
+            sources: Vec::new(),
+            source_index: HashMap::new(),
+            last_source: 0,
+            raw_bytes: 0,
+            entries: 0,
+        }
+    }
+
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Encoded size so far.
+    pub fn raw_bytes(&self) -> usize {
+        self.raw_bytes
+    }
+
+    /// What adding `record` would come to at most.
+    pub fn size_with(&self, record: &Record<'_>) -> usize {
+        self.raw_bytes + record_cost(self.format, record) + record.labels.text().len()
+    }
+
+    /// The place before the first record of `source` in this batch.
+    pub fn start_of(&self, source: SourceId) -> Option<Place> {
+        self.source_index.get(&source).map(|&i| self.sources[i].start)
+    }
+
+    /// Adds a record. `tracked`: its source and the place before it, for required sinks.
+    pub fn push(&mut self, record: &Record<'_>, tracked: Option<(SourceId, Place)>) {
+        if let Some((source, place)) = tracked {
+            self.note_source(source, place);
+        }
+        let format = self.format;
+        let at = self.stream_slot(record.labels);
+        let stream = &mut self.streams[at];
+        let before = stream.entries.len();
+        match format {
+            Format::LokiPush => loki_push::put_entry(
+                &mut stream.entries,
+                record.timestamp_ns,
+                record.line,
+                record.metadata,
+            ),
+            Format::Ndjson => ndjson::put_record(
+                &mut stream.entries,
+                &stream.head,
+                record.timestamp_ns,
+                record.line,
+                record.metadata,
+            ),
+        }
+        let added = stream.entries.len() - before;
+        stream.sorted &= stream.count == 0 || record.timestamp_ns >= stream.last_ns;
+        stream.first_ns = stream.first_ns.min(record.timestamp_ns);
+        stream.last_ns = stream.last_ns.max(record.timestamp_ns);
+        stream.count += 1;
+        self.raw_bytes += added;
+        self.entries += 1;
+    }
+
+    fn note_source(&mut self, source: SourceId, place: Place) {
+        if self.sources.get(self.last_source).is_none_or(|s| s.source != source) {
+            self.last_source = *self.source_index.entry(source).or_insert_with(|| {
+                self.sources.push(SourceSpan { source, start: place, entries: 0 });
+                self.sources.len() - 1
+            });
+        }
+        self.sources[self.last_source].entries += 1;
+    }
+
+    fn stream_slot(&mut self, labels: &Arc<StreamLabels>) -> usize {
+        let is = |s: &OpenStream| Arc::ptr_eq(&s.labels, labels) || s.labels == *labels;
+        if self.streams.get(self.last_stream).is_some_and(is) {
+            return self.last_stream;
+        }
+        let found = self.stream_index.get(&labels.hash()).copied();
+        self.last_stream = match found {
+            Some(i) => {
+                assert!(
+                    self.streams[i].labels == *labels,
+                    "two streams with hash {}",
+                    labels.hash()
+                );
+                i
+            }
+            None => self.add_stream(labels),
+        };
+        self.last_stream
+    }
+
+    fn add_stream(&mut self, labels: &Arc<StreamLabels>) -> usize {
+        let head = match self.format {
+            Format::Ndjson => ndjson::head(labels.pairs()),
+            Format::LokiPush => String::new(),
+        };
+        self.raw_bytes += labels.text().len() + 2 * 5;
+        self.streams.push(OpenStream {
+            labels: labels.clone(),
+            head,
+            entries: Vec::new(),
+            first_ns: i64::MAX,
+            last_ns: i64::MIN,
+            count: 0,
+            sorted: true,
+        });
+        let slot = self.streams.len() - 1;
+        self.stream_index.insert(labels.hash(), slot);
+        slot
+    }
+
+    /// Closes the batch into wire form. `raw` is scratch space that the caller keeps.
+    pub fn seal(self, id: BatchId, sink: usize, shard: usize, raw: &mut Vec<u8>) -> SealedBatch {
+        raw.clear();
+        let mut streams = Vec::with_capacity(self.streams.len());
+        for mut stream in self.streams {
+            if !stream.sorted && self.format == Format::LokiPush {
+                stream.entries = sorted_by_time(&stream.entries);
+            }
+            let span = match self.format {
+                Format::LokiPush => {
+                    loki_push::put_stream(raw, stream.labels.text(), &stream.entries)
+                }
+                Format::Ndjson => {
+                    let start = raw.len() as u32;
+                    raw.extend_from_slice(&stream.entries);
+                    start..raw.len() as u32
+                }
+            };
+            streams.push(StreamSpan {
+                labels: stream.labels,
+                raw: span,
+                first_ns: stream.first_ns,
+                last_ns: stream.last_ns,
+                entries: stream.count,
+            });
+        }
+        SealedBatch {
+            id,
+            sink,
+            shard,
+            format: self.format,
+            body: wire_form(self.format, raw),
+            raw_bytes: raw.len(),
+            entries: self.entries,
+            streams,
+            sources: self.sources,
+        }
+    }
+}
+
+/// Upper estimate of what a record adds to a batch.
+fn record_cost(format: Format, record: &Record<'_>) -> usize {
+    let metadata: usize = record.metadata.iter().map(|(n, v)| n.len() + v.len() + 10).sum();
+    match format {
+        Format::LokiPush => record.line.len() + metadata + ENTRY_OVERHEAD_BYTES,
+        Format::Ndjson => record.line.len() + metadata + record.labels.text().len() + 64,
+    }
+}
+
+/// Compresses for Loki; leaves NDJSON as it is.
+pub fn wire_form(format: Format, raw: &[u8]) -> Vec<u8> {
+    match format {
+        Format::Ndjson => raw.to_vec(),
+        Format::LokiPush => {
+            let mut body = snap::raw::Encoder::new()
+                .compress_vec(raw)
+                .unwrap_or_else(|e| panic!("snappy refuses {} bytes: {e}", raw.len()));
+            body.shrink_to_fit();
+            body
+        }
+    }
+}
+
+/// The entries of a stream in ascending order of time; equal times keep their order.
+fn sorted_by_time(encoded: &[u8]) -> Vec<u8> {
+    let mut entries: Vec<_> = loki_push::entries(encoded).collect();
+    entries.sort_by_key(|e| e.timestamp_ns);
+    let mut out = Vec::with_capacity(encoded.len());
+    for entry in entries {
+        out.extend_from_slice(entry.raw);
+    }
+    assert!(out.len() == encoded.len(), "sorting changed {} to {}", encoded.len(), out.len());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_batch_holds_each_stream_once_sorted_by_time() {
+        let labels = |v: &str| StreamLabels::new([("a".to_owned(), v.to_owned())]);
+        let (one, two) = (labels("1"), labels("2"));
+        let mut open = OpenBatch::new(Format::LokiPush, Instant::now());
+        let source = SourceId(7);
+        for (i, (time, labels)) in [(5, &one), (1, &two), (3, &one), (3, &one)].iter().enumerate() {
+            let line = i.to_string();
+            let record =
+                Record { timestamp_ns: *time, line: line.as_bytes(), labels, metadata: &[] };
+            assert!(open.size_with(&record) > open.raw_bytes());
+            open.push(&record, Some((source, Place::at(10 + i as u64))));
+        }
+        assert_eq!(open.start_of(source), Some(Place::at(10)));
+        let bytes = open.raw_bytes();
+        let sealed = open.seal(BatchId(1), 0, 0, &mut Vec::new());
+        assert!(sealed.raw_bytes <= bytes, "{} > {bytes}", sealed.raw_bytes);
+        assert_eq!(sealed.entries, 4);
+        assert_eq!(sealed.sources, [SourceSpan { source, start: Place::at(10), entries: 4 }]);
+        let mut raw = Vec::new();
+        sealed.uncompress(&mut raw).unwrap();
+        let span = &sealed.streams[0];
+        let bytes = &raw[span.raw.start as usize..span.raw.end as usize];
+        let (text, entries) = loki_push::split_stream(bytes).unwrap();
+        assert_eq!(text, r#"{a="1"}"#);
+        let lines: Vec<_> = loki_push::entries(entries).map(|e| e.line.to_vec()).collect();
+        assert_eq!(lines, [b"2".to_vec(), b"3".to_vec(), b"0".to_vec()]);
+        assert_eq!((span.first_ns, span.last_ns, span.entries), (3, 5, 3));
+    }
+}

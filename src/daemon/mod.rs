@@ -1,0 +1,9 @@
+//! The only place that creates channels and threads: wiring, registry, signals, shutdown.
+
+pub mod beat;
+pub mod registry;
+pub mod stop;
+
+pub use beat::{Beat, Waits};
+pub use registry::{Registered, Registry};
+pub use stop::Stop;

@@ -1,0 +1,89 @@
+//! Every bound of the program that is not in the config, with its arithmetic.
+//!
+//! A bound belongs here when memory, descriptors, time or disk depend on it.
+//! Where a number is another program's, its source is named.
+
+use std::time::Duration;
+
+/// What a file lane reads at once; also the unit of fairness between its files.
+pub const READ_CHUNK_BYTES: usize = 256 << 10;
+
+/// Loki's `max_line_size` (default limits_config), the ceiling of `line_bytes_max`.
+pub const LOKI_LINE_BYTES_MAX: usize = 256 << 10;
+
+/// Loki's grpc_server_max_recv_msg_size (4 MiB), less room for labels: no request is larger,
+/// measured as uncompressed protobuf.
+pub const LOKI_REQUEST_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+
+/// Loki's max_label_names_per_series (15).
+pub const LABELS_MAX: usize = 15;
+
+/// Loki's max_label_name_length.
+pub const LABEL_NAME_BYTES_MAX: usize = 1024;
+
+/// Loki's max_label_value_length.
+pub const LABEL_VALUE_BYTES_MAX: usize = 2048;
+
+/// Loki's max_structured_metadata_size (64 KB).
+pub const METADATA_BYTES_MAX: usize = 64 << 10;
+
+/// Sealed batches a shard's channel holds; the sink's byte budget is reached first unless
+/// batches are tiny (sealed by age).
+pub const SHARD_QUEUE_BATCHES: usize = 64;
+
+/// Events that may wait for `ack`. A lane that finds it full parks its batch; a sender waits.
+pub const ACK_INBOX_EVENTS: usize = 1024;
+
+/// Events that may wait for a lane. When full, the "rescan" flag stands for the rest.
+pub const LANE_INBOX_EVENTS: usize = 4096;
+
+/// Lookups that may wait for the resolver: at most one a sender and engine.
+pub const RESOLVER_INBOX: usize = 64;
+
+/// Lines of our own log that wait for the `log` thread; more are counted and dropped.
+pub const LOG_RING_LINES: usize = 4096;
+
+/// A line of our own log is cut here.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+
+/// How often a waiting thread renews its heartbeat at least.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A busy thread whose last beat is older is reported as stalled.
+pub const STALL_AFTER: Duration = Duration::from_secs(30);
+
+/// How often dirty positions are written.
+pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Positions of sources that are gone and acknowledged are forgotten after this.
+pub const FORGET_AFTER: Duration = Duration::from_secs(7 * 86_400);
+
+/// Tracked sources (files and containers) in the positions file.
+pub const POSITIONS_MAX: usize = 100_000;
+
+/// Open admin connections.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Header block of an admin request.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 8 << 10;
+
+/// Body of an admin request.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// An admin connection that makes no progress is closed.
+pub const ADMIN_IDLE: Duration = Duration::from_secs(30);
+
+/// Files kept open by file lanes, all together.
+pub const OPEN_FILES_MAX: usize = 4096;
+
+/// Files that sources may match, all together.
+pub const FILES_MAX: usize = 100_000;
+
+/// A line kept in a dead letter; a longer one is cut and marked.
+pub const DEAD_LETTER_LINE_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of an answer's body that are read: 500 groups of refusals take 90 KB (recorded).
+pub const ANSWER_BYTES_MAX: usize = 256 << 10;
+
+const _: () = assert!(READ_CHUNK_BYTES >= LOKI_LINE_BYTES_MAX);
+const _: () = assert!(LOKI_REQUEST_BYTES_MAX < 4 << 20);
