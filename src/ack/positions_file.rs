@@ -148,3 +148,65 @@ fn decode(bytes: &[u8]) -> Result<Vec<Position>, String> {
     }
     Ok(positions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FileIdentity, Fingerprint, Identity};
+    use super::*;
+    use crate::disk::HostDisk;
+    use crate::record::Place;
+
+    fn position(offset: u64) -> Position {
+        let identity = Identity::File(FileIdentity {
+            source: "s".into(),
+            path: "/x".into(),
+            device: 1,
+            inode: 2,
+            fingerprint: Fingerprint::default(),
+            container: None,
+        });
+        Position { identity, place: Place::at(offset), gone_since_ns: None }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = PositionsFile::new(dir.path());
+        assert!(file.load(&HostDisk, 0).0.is_empty());
+        file.save(&HostDisk, &[position(1), position(2)]).unwrap();
+        let (positions, errors) = file.load(&HostDisk, 0);
+        assert_eq!(positions, [position(1), position(2)]);
+        assert!(errors.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_the_generation_before_it_serves() {
+        let whole = encode(&[position(2)]);
+        let mut flipped = whole.clone();
+        flipped[40] ^= 1;
+        let future =
+            String::from_utf8(whole.clone()).unwrap().replace("positions\":1", "positions\":9");
+        for damaged in [&whole[..whole.len() - 3], b"", &flipped, future.as_bytes()] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = PositionsFile::new(dir.path());
+            file.save(&HostDisk, &[position(1)]).unwrap();
+            file.save(&HostDisk, &[position(2)]).unwrap();
+            std::fs::write(file.path(), damaged).unwrap();
+            let (positions, errors) = file.load(&HostDisk, 77);
+            assert_eq!(positions, [position(1)]);
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            let aside = dir.path().join("positions.damaged-77");
+            assert_eq!(std::fs::read(aside).unwrap(), damaged);
+        }
+    }
+
+    #[test]
+    fn a_crash_between_the_two_renames_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = PositionsFile::new(dir.path());
+        file.save(&HostDisk, &[position(1)]).unwrap();
+        file.save(&HostDisk, &[position(2)]).unwrap();
+        std::fs::rename(file.path(), dir.path().join("positions.new")).unwrap();
+        assert_eq!(file.load(&HostDisk, 0).0, [position(2)]);
+    }
+}

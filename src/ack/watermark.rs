@@ -192,3 +192,118 @@ impl Watermarks {
         self.sources.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::{FileIdentity, Fingerprint};
+    use super::*;
+
+    fn position(inode: u64, offset: u64) -> Position {
+        let identity = Identity::File(FileIdentity {
+            source: "s".into(),
+            path: "/x".into(),
+            device: 1,
+            inode,
+            fingerprint: Fingerprint::default(),
+            container: None,
+        });
+        Position { identity, place: Place::at(offset), gone_since_ns: None }
+    }
+
+    fn sealed(batch: u64, source: u32, start: u64, low: u64) -> AckEvent {
+        let source = SourceId(source);
+        AckEvent::Sealed {
+            batch: BatchId(batch),
+            sources: vec![SourceSpan { source, start: Place::at(start), entries: 1 }],
+            lows: vec![(source, Place::at(low))],
+        }
+    }
+
+    #[test]
+    fn the_place_waits_for_the_earliest_batch() {
+        let mut w = Watermarks::default();
+        let id = SourceId(0);
+        w.step(AckEvent::Register(id, position(1, 100)), 0);
+        w.step(sealed(1, 0, 100, 200), 0);
+        w.step(sealed(2, 0, 200, 300), 0);
+        w.step(AckEvent::Done(BatchId(2), Outcome::default()), 0);
+        assert_eq!(w.place(id), Some(Place::at(100)));
+        w.step(AckEvent::Done(BatchId(1), Outcome::default()), 0);
+        assert_eq!(w.place(id), Some(Place::at(300)));
+    }
+
+    #[test]
+    fn a_source_that_left_is_forgotten_only_when_all_of_it_is_done() {
+        let mut w = Watermarks::default();
+        w.step(AckEvent::Register(SourceId(0), position(1, 0)), 0);
+        w.step(sealed(1, 0, 0, 10), 0);
+        w.step(AckEvent::Forget(SourceId(0)), 0);
+        assert_eq!(w.snapshot(0, 1).len(), 1);
+        w.step(AckEvent::Done(BatchId(1), Outcome::default()), 0);
+        assert_eq!(w.snapshot(0, 1).len(), 0);
+    }
+
+    #[test]
+    fn positions_of_an_earlier_run_stay_until_their_source_is_gone_for_long() {
+        let mut w = Watermarks::restored(vec![position(1, 5), position(2, 6)], 1_000);
+        w.step(AckEvent::Register(SourceId(0), position(1, 5)), 1_000);
+        assert_eq!(w.snapshot(1_100, 500).len(), 2);
+        assert_eq!(w.snapshot(1_501, 500), [position(1, 5)]);
+    }
+
+    proptest! {
+        /// Model: every record is a number; a batch holds some of them; the place is the first
+        /// record that is not done, or the end of what was read.
+        #[test]
+        fn the_place_never_passes_a_record_that_is_not_done(
+            steps in proptest::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..120)
+        ) {
+            let id = SourceId(0);
+            let mut w = Watermarks::default();
+            w.step(AckEvent::Register(id, position(1, 0)), 0);
+            let (mut read, mut batches) = (0u64, 0u64);
+            let mut open: [Vec<u64>; 2] = Default::default();
+            let mut flying: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+            for (step, index) in steps {
+                match step {
+                    0 | 1 => {
+                        open[usize::from(step)].push(read);
+                        read += 1;
+                    }
+                    2 => {
+                        let records = std::mem::take(&mut open[index.index(2)]);
+                        let rest = open.iter().flatten().min().copied().unwrap_or(read);
+                        if let Some(&first) = records.first() {
+                            batches += 1;
+                            w.step(sealed(batches, 0, first, rest), 0);
+                            flying.insert(batches, records);
+                        }
+                    }
+                    _ if !flying.is_empty() => {
+                        let batch = *flying.keys().nth(index.index(flying.len())).unwrap();
+                        flying.remove(&batch);
+                        w.step(AckEvent::Done(BatchId(batch), Outcome::default()), 0);
+                    }
+                    _ => {}
+                }
+                let undone = open.iter().flatten().chain(flying.values().flatten()).min();
+                let place = w.place(id).unwrap().offset;
+                prop_assert!(place <= undone.copied().unwrap_or(read));
+            }
+            let rest: Vec<u64> = open.into_iter().flatten().collect();
+            if let Some(&first) = rest.iter().min() {
+                batches += 1;
+                w.step(sealed(batches, 0, first, read), 0);
+                flying.insert(batches, rest);
+            }
+            for batch in flying.into_keys() {
+                w.step(AckEvent::Done(BatchId(batch), Outcome::default()), 0);
+            }
+            prop_assert_eq!(w.place(id), Some(Place::at(if batches == 0 { 0 } else { read })));
+        }
+    }
+}
