@@ -331,3 +331,147 @@ impl Batcher {
         !self.outbox.is_empty() || self.sinks.iter().any(|s| s.parked.iter().any(Option::is_some))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::ack::{FileIdentity, Fingerprint, Outcome, Watermarks};
+    use crate::batch::loki_push;
+    use crate::queue::{QueuedBatch, SinkBudget};
+    use crate::record::StreamLabels;
+
+    struct Rig {
+        batcher: Batcher,
+        shards: Vec<Receiver<QueuedBatch>>,
+        budget: Arc<SinkBudget>,
+        acks: Receiver<AckEvent>,
+        marks: Watermarks,
+    }
+
+    fn rig(memory_bytes: usize, shards: usize, ack_events: usize) -> Rig {
+        let (txs, rxs): (Vec<_>, Vec<_>) = (0..shards).map(|_| bounded(4)).unzip();
+        let budget = SinkBudget::new(memory_bytes, shards, Vec::new());
+        let (tx, acks) = bounded(ack_events);
+        let port = SinkPort {
+            index: 0,
+            name: "loki".into(),
+            required: true,
+            format: Format::LokiPush,
+            batch_bytes: 4096,
+            batch_wait: Duration::from_secs(1),
+            queue: SinkQueue::new(budget.clone(), txs),
+        };
+        let metrics = Arc::new(Metrics::new());
+        let batcher = Batcher::new(1, vec![port], AckPort::new(tx), metrics);
+        Rig { batcher, shards: rxs, budget, acks, marks: Watermarks::default() }
+    }
+
+    fn position() -> Position {
+        let identity = Identity::File(FileIdentity {
+            source: "s".into(),
+            path: "/x".into(),
+            device: 1,
+            inode: 1,
+            fingerprint: Fingerprint::default(),
+            container: None,
+        });
+        Position { identity, place: Place::at(0), gone_since_ns: None }
+    }
+
+    impl Rig {
+        fn events(&mut self) {
+            for event in self.acks.try_iter() {
+                self.marks.step(event, 0);
+            }
+        }
+
+        /// Takes one batch a shard as a sender would; returns its lines.
+        fn deliver(&mut self) -> Vec<String> {
+            self.events();
+            let mut lines = Vec::new();
+            for rx in &self.shards {
+                let Ok(queued) = rx.try_recv() else { continue };
+                let mut raw = Vec::new();
+                queued.batch.uncompress(&mut raw).unwrap();
+                for span in &queued.batch.streams {
+                    let bytes = &raw[span.raw.start as usize..span.raw.end as usize];
+                    let (_, entries) = loki_push::split_stream(bytes).unwrap();
+                    let text =
+                        |e: loki_push::EntrySlice<'_>| String::from_utf8(e.line.to_vec()).unwrap();
+                    lines.extend(loki_push::entries(entries).map(text));
+                }
+                self.marks.step(AckEvent::Done(queued.batch.id, Outcome::default()), 0);
+                self.budget.release(queued.batch.shard, queued.cost_bytes);
+            }
+            lines
+        }
+    }
+
+    fn feed(rig: &mut Rig, id: SourceId, from: u64, upto: u64, now: Instant) -> u64 {
+        let streams: Vec<_> =
+            (0..5).map(|i| StreamLabels::new([("stream".to_owned(), format!("s{i}"))])).collect();
+        for n in from..upto {
+            let line = format!("{n:0200}");
+            let record = Record {
+                timestamp_ns: n as i64,
+                line: line.as_bytes(),
+                labels: &streams[n as usize % 5],
+                metadata: &[],
+            };
+            let places = (Place::at(n), Place::at(n + 1));
+            if rig.batcher.append(id, places.0, places.1, &record, now) == Err(Blocked) {
+                return n;
+            }
+        }
+        upto
+    }
+
+    #[test]
+    fn a_lane_is_refused_at_a_record_and_goes_on_there_when_there_is_room() {
+        for (memory_bytes, shards, ack_events) in [(1, 3, 64), (1 << 20, 1, 64), (1, 2, 1)] {
+            let mut rig = rig(memory_bytes, shards, ack_events);
+            let id = rig.batcher.add_source(position(), Arc::from([0usize]));
+            let (mut at, mut lines, now) = (0, Vec::new(), Instant::now());
+            let mut refused = 0;
+            while at < 1_000 {
+                let to = feed(&mut rig, id, at, 1_000, now);
+                refused += u32::from(to < 1_000);
+                at = to;
+                lines.extend(rig.deliver());
+                rig.batcher.tick(now);
+                let place = rig.marks.place(id).map_or(0, |p| p.offset);
+                assert!(place <= lines.len() as u64, "{place} committed, {} sent", lines.len());
+            }
+            assert!(refused > 0, "the queue of {memory_bytes} bytes never filled");
+            while !rig.batcher.is_empty() || rig.budget.held_batches() > 0 {
+                rig.batcher.drain();
+                lines.extend(rig.deliver());
+            }
+            rig.events();
+            lines.sort();
+            let wanted: Vec<_> = (0..1_000).map(|n| format!("{n:0200}")).collect();
+            assert_eq!(lines, wanted);
+            assert_eq!(rig.marks.place(id), Some(Place::at(1_000)));
+        }
+    }
+
+    #[test]
+    fn a_batch_is_sealed_by_age_and_a_source_may_leave_before_that() {
+        let mut rig = rig(1 << 20, 1, 64);
+        let id = rig.batcher.add_source(position(), Arc::from([0usize]));
+        let start = Instant::now();
+        feed(&mut rig, id, 0, 3, start);
+        assert_eq!(rig.batcher.tick(start), Some(start + Duration::from_secs(1)));
+        rig.batcher.remove_source(id, true);
+        assert!(rig.deliver().is_empty());
+        rig.batcher.tick(start + Duration::from_secs(1));
+        rig.events();
+        assert_eq!(rig.marks.outstanding_batches(), 1);
+        assert_eq!(rig.deliver().len(), 3);
+        rig.batcher.tick(start + Duration::from_secs(1));
+        rig.events();
+        assert_eq!(rig.marks.sources(), 0);
+    }
+}

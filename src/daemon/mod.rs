@@ -3,6 +3,7 @@
 pub mod beat;
 pub mod plan;
 pub mod registry;
+pub mod signals;
 pub mod stop;
 
 pub use beat::{Beat, Waits};
