@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{AckEvent, PositionsFile, Watermarks};
 use crate::clock::Clock;
-use crate::daemon::{Beat, Waits};
+use crate::daemon::{Beat, Stop, Waits};
 use crate::disk::Disk;
 use crate::health::{HealthBoard, Level};
 use crate::limits;
@@ -21,16 +21,21 @@ pub struct Ack {
     pub clock: Arc<dyn Clock>,
     pub health: Arc<HealthBoard>,
     pub metrics: Arc<Metrics>,
-    /// Sources known from before and not yet followed again: kept in the file.
+    /// With the positions of the run before.
     pub watermarks: Watermarks,
+    pub stop: Stop,
 }
 
-/// Runs until every lane and sender has dropped its port, then saves once more.
+/// Runs until every lane and sender has dropped its port, or a stop is overdue; then saves once
+/// more.
 pub fn run(mut ack: Ack, beat: &Beat) {
     let mut save_due: Option<Instant> = None;
     loop {
         let now = ack.clock.now();
-        let due = save_due.unwrap_or(now + limits::BEAT_INTERVAL);
+        let mut due = save_due.unwrap_or(now + limits::BEAT_INTERVAL);
+        if let Some(deadline) = ack.stop.deadline() {
+            due = due.min(deadline);
+        }
         beat.waits(Waits::Events);
         let event = ack.inbox.recv_deadline(due);
         beat.busy();
@@ -40,7 +45,7 @@ pub fn run(mut ack: Ack, beat: &Beat) {
                 ack.watermarks.step(event, wall_ns);
                 false
             }
-            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Timeout) => ack.stop.overdue(ack.clock.now()),
             Err(RecvTimeoutError::Disconnected) => true,
         };
         if ack.watermarks.dirty() && save_due.is_none() {

@@ -1,6 +1,7 @@
 //! The only place that creates channels and threads: wiring, registry, signals, shutdown.
 
 pub mod beat;
+pub mod data_dir;
 pub mod plan;
 pub mod registry;
 pub mod signals;
