@@ -140,7 +140,11 @@ impl Connection {
                     method: parsed.method.unwrap_or("").into(),
                     path: path.into(),
                     query: query.into(),
-                    headers: parsed.headers.iter().map(|h| (h.name.into(), text(h.value))).collect(),
+                    headers: parsed
+                        .headers
+                        .iter()
+                        .map(|h| (h.name.into(), text(h.value)))
+                        .collect(),
                     body: Vec::new(),
                 };
                 self.buffer.drain(..n);

@@ -181,7 +181,9 @@ fn ignored_refusal(
         body.push_str(&format!("entry with timestamp {when} ignored, reason: '{reason}',\n"));
     }
     let n = ignored.len();
-    body.push_str(&format!("user '{tenant}', total ignored: {n} out of {total} for stream: {name}"));
+    body.push_str(&format!(
+        "user '{tenant}', total ignored: {n} out of {total} for stream: {name}"
+    ));
     Err(refuse(last.status, body))
 }
 

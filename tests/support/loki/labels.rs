@@ -181,7 +181,8 @@ fn label_strings_are_read_as_loki_reads_them_and_written_back_sorted() {
     for bad in ["{", "a=\"b\"", "{a=b}", "{a=~\"b\"}", "{1a=\"b\"}", "{a-b=\"c\"}", "{=\"c\"}"] {
         check(bad, None);
     }
-    for bad in ["{a=\"b\" c=\"d\"}", "{a=\"\\q\"}", "{a=\"x\ny\"}", "{a=\"b\"} x", "{été=\"c\"}"] {
+    for bad in ["{a=\"b\" c=\"d\"}", "{a=\"\\q\"}", "{a=\"x\ny\"}", "{a=\"b\"} x", "{été=\"c\"}"]
+    {
         check(bad, None);
     }
 }

@@ -477,11 +477,7 @@ impl Shared {
     }
 
     /// Answers a push as scripted; false when the connection is to be closed.
-    fn answer_push(
-        &self,
-        connection: &mut Connection,
-        request: Request,
-    ) -> std::io::Result<bool> {
+    fn answer_push(&self, connection: &mut Connection, request: Request) -> std::io::Result<bool> {
         let limits = self.limits();
         let decoded = push::decode(&request, &limits);
         let push = describe(&request, &decoded, &limits);

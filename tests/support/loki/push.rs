@@ -33,10 +33,7 @@ impl Stamp {
     const MISSING: Stamp = Stamp { seconds: -62_135_596_800, nanos: 0 };
 
     pub fn from_ns(ns: i64) -> Stamp {
-        Stamp {
-            seconds: ns.div_euclid(1_000_000_000),
-            nanos: ns.rem_euclid(1_000_000_000) as u32,
-        }
+        Stamp { seconds: ns.div_euclid(1_000_000_000), nanos: ns.rem_euclid(1_000_000_000) as u32 }
     }
 
     /// Nanoseconds since 1970, wrapping like Go's.

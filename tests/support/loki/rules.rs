@@ -158,9 +158,7 @@ fn check_labels(labels: &Labels, name: &str, context: &Context) -> Result<(), St
     let counted = labels.iter().filter(|(n, _)| n != "service_name").count();
     let max = limits.max_label_names_per_series;
     if counted > max {
-        return Err(format!(
-            "entry for stream '{name}' has {counted} label names; limit {max}"
-        ));
+        return Err(format!("entry for stream '{name}' has {counted} label names; limit {max}"));
     }
     for (i, (label, value)) in labels.iter().enumerate() {
         if label.len() > limits.max_label_name_length {
@@ -335,7 +333,8 @@ pub fn tenant(header: Option<&str>, limits: &Limits) -> Result<String, Refusal> 
     for id in header.split('|') {
         let id = id.split(':').next().unwrap_or("");
         let allowed = |c: &char| {
-            c.is_ascii_alphanumeric() || u8::try_from(*c).is_ok_and(|c| TENANT_CHARACTERS.contains(&c))
+            c.is_ascii_alphanumeric()
+                || u8::try_from(*c).is_ok_and(|c| TENANT_CHARACTERS.contains(&c))
         };
         if let Some(c) = id.chars().find(|c| !allowed(c)) {
             let text = format!("tenant ID '{id}' contains unsupported character '{c}'");
