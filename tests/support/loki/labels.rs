@@ -139,20 +139,27 @@ impl Scanner<'_> {
         let bad = error(self.at, "unknown escape sequence");
         let c = self.peek().ok_or_else(|| bad.clone())?;
         self.at += 1;
-        let digits = match c {
-            b'a' => return Ok(out.push(7)),
-            b'b' => return Ok(out.push(8)),
-            b'f' => return Ok(out.push(12)),
-            b'n' => return Ok(out.push(b'\n')),
-            b'r' => return Ok(out.push(b'\r')),
-            b't' => return Ok(out.push(b'\t')),
-            b'v' => return Ok(out.push(11)),
-            b'\\' | b'\'' | b'"' => return Ok(out.push(c)),
-            b'x' => 2,
-            b'u' => 4,
-            b'U' => 8,
+        let byte = match c {
+            b'a' => 7,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            b'\\' | b'\'' | b'"' => c,
+            b'x' => return self.hex_escape(2, out),
+            b'u' => return self.hex_escape(4, out),
+            b'U' => return self.hex_escape(8, out),
             _ => return Err(bad),
         };
+        out.push(byte);
+        Ok(())
+    }
+
+    /// `\xHH` is a byte, the longer forms a character.
+    fn hex_escape(&mut self, digits: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let bad = error(self.at, "unknown escape sequence");
         let hex = self.text.get(self.at..self.at + digits).ok_or_else(|| bad.clone())?;
         let hex = std::str::from_utf8(hex).map_err(|_| bad.clone())?;
         let code = u32::from_str_radix(hex, 16).map_err(|_| bad.clone())?;
