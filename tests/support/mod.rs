@@ -4,5 +4,7 @@
 //! the moment is no mistake, hence the allowance.
 #![allow(dead_code)]
 
+pub mod daemon;
+pub mod lines;
 pub mod loki;
 pub mod wait;
