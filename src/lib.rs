@@ -2,6 +2,7 @@
 
 pub mod ack;
 pub mod batch;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -73,6 +73,10 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
 /// An admin connection that makes no progress is closed.
 pub const ADMIN_IDLE: Duration = Duration::from_secs(30);
 
+/// Follow streams of one engine at a time; the recorded engine stops at 128. The rest of its
+/// containers are polled in turns.
+pub const DOCKER_FOLLOWS_MAX: usize = 100;
+
 /// Files kept open by file lanes, all together.
 pub const OPEN_FILES_MAX: usize = 4096;
 

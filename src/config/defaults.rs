@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::limits::{LOKI_LINE_BYTES_MAX, LOKI_REQUEST_BYTES_MAX};
 use crate::units::ByteSize;
 
 /// A quantity's default and its bounds, both inclusive.
@@ -66,7 +67,8 @@ pub const DEAD_LETTER_BYTES: Bounds<ByteSize> = bytes(256 * MIB, MIB, 1024 * GIB
 pub const DEAD_LETTER_AGE: Bounds<Duration> = millis(30 * DAY, HOUR, 3_650 * DAY);
 
 /// Loki's `max_line_size`. Longer lines would be refused one by one.
-pub const LINE_BYTES_MAX: Bounds<ByteSize> = bytes(256 * KIB, KIB, 256 * KIB);
+pub const LINE_BYTES_MAX: Bounds<ByteSize> =
+    bytes(LOKI_LINE_BYTES_MAX as u64, KIB, LOKI_LINE_BYTES_MAX as u64);
 /// Longer than a writer's own buffering, short enough for a prompt without newline.
 pub const PARTIAL_WAIT: Bounds<Duration> = millis(5 * SECOND, 100, HOUR);
 /// Writers reopen their log within a second of the rotation; 5 s cover a slow one.
@@ -110,13 +112,12 @@ pub const PATTERNS_MAX: usize = 1_000;
 /// Further headers of a request: below the 100 that common proxies accept.
 pub const HEADERS_MAX: usize = 32;
 
-/// Loki's `max_label_names_per_series`.
-pub const LABELS_MAX: usize = 15;
-/// Loki's `max_label_name_length`.
-pub const LABEL_NAME_BYTES_MAX: usize = 1_024;
-/// Loki's `max_label_value_length`.
-pub const LABEL_VALUE_BYTES_MAX: usize = 2_048;
 /// Labels that a file source adds to each file.
 pub const FILE_LABELS: [&str; 1] = ["filename"];
 /// Labels that a Docker source adds to each container.
 pub const DOCKER_LABELS: [&str; 4] = ["container", "compose_project", "compose_service", "stream"];
+
+// A batch of the largest size with a last line of the largest size is still one request.
+const _: () = assert!(
+    BATCH_BYTES.max.bytes() + LOKI_LINE_BYTES_MAX + (64 << 10) < LOKI_REQUEST_BYTES_MAX
+);

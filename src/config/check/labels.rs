@@ -3,13 +3,11 @@
 //! Loki's limits are applied here first, since it answers a request with a bad label set
 //! by refusing the stream. An empty value removes a label that would be there otherwise.
 
-use super::super::defaults::{
-    LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
-};
 use super::super::diagnose::quote;
 use super::super::key::Key;
 use super::super::raw::Entries;
 use super::Checks;
+use crate::limits::{LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX};
 
 /// Name and value pairs; values may be empty until `without_empty`.
 pub(super) type Labels = Vec<(String, String)>;
