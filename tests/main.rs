@@ -1,4 +1,6 @@
 //! The one integration binary. Each module is a subject; its line says why it is here.
 
+mod cli; // the command line from outside: exit codes, tables of `check`
+mod config; // config files, good and bad; the manual's table of keys
 mod loki; // the Loki double answers as a real Loki was recorded to answer
 mod support; // what the tests share: doubles, waiting

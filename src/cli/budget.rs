@@ -74,6 +74,10 @@ fn item(name: &'static str, amount: u64, arithmetic: String) -> Item {
     Item { name, amount, arithmetic }
 }
 
+fn lanes_text(lanes: u64) -> String {
+    if lanes == 1 { "1 lane".to_owned() } else { format!("{lanes} lanes") }
+}
+
 fn shards(sink: &Sink) -> u64 {
     senders(&sink.kind) as u64
 }
@@ -110,7 +114,9 @@ fn memory(config: &Config) -> Vec<Item> {
 
 fn batches(config: &Config) -> Vec<Item> {
     let lanes = (file_lanes(config) + docker_lanes(config)) as u64;
-    let each = |s: &Sink| (shards(s) * s.batch.bytes.0, format!("{} x {}", shards(s), s.batch.bytes));
+    let lanes_text = lanes_text(lanes);
+    let each =
+        |s: &Sink| (shards(s) * s.batch.bytes.0, format!("{} x {}", shards(s), s.batch.bytes));
     let (all, text) = per_sink(config, each);
     let largest = config.sinks.iter().map(|s| s.batch.bytes.0).max().unwrap_or(0);
     let queue = |s: &Sink| {
@@ -129,14 +135,14 @@ fn batches(config: &Config) -> Vec<Item> {
         item(
             "open batches",
             lanes * 2 * all,
-            format!("{lanes} lanes x 2 (growth of a buffer) x ({text})"),
+            format!("{lanes_text} x 2 (growth of a buffer) x ({text})"),
         ),
         item(
             "sealing",
             lanes * 2 * largest,
-            format!("{lanes} lanes x (body + compressed) x {}", ByteSize(largest)),
+            format!("{lanes_text} x (body + compressed) x {}", ByteSize(largest)),
         ),
-        item("parked batches", lanes * all, format!("{lanes} lanes x ({text})")),
+        item("parked batches", lanes * all, format!("{lanes_text} x ({text})")),
         item("queues", queued, format!("{queues}, with what is in flight")),
         item("sending", sending, format!("{senders}: bisection, rebuilt request, answer")),
     ]
@@ -147,7 +153,7 @@ fn readers(config: &Config) -> Vec<Item> {
     let files = file_lanes(config) as u64;
     if files > 0 {
         let chunk = READ_CHUNK_BYTES as u64;
-        let arithmetic = format!("{files} lanes x 2 x {}", ByteSize(chunk));
+        let arithmetic = format!("{} x 2 x {}", lanes_text(files), ByteSize(chunk));
         out.push(item("file reading", files * 2 * chunk, arithmetic));
         let arithmetic =
             format!("{FILES_MAX} files and containers x {FOLLOWED_BYTES}B; 10,000 take 10MiB");
@@ -203,15 +209,16 @@ fn descriptors(config: &Config) -> Vec<Item> {
         let arithmetic = "followed files that are kept open".to_owned();
         out.push(item("files", OPEN_FILES_MAX as u64, arithmetic));
         let lanes = file_lanes(config) as u64;
-        let arithmetic = format!("3 x 2 watchers (inotify, epoll, wake) + {lanes} lanes x 2");
+        let arithmetic =
+            format!("3 x 2 watchers (inotify, epoll, wake) + {} x 2", lanes_text(lanes));
         out.push(item("watching", 6 + 2 * lanes, arithmetic));
     }
     let (streams, lanes) = (api_streams(config), docker_lanes(config) as u64);
     if lanes > 0 {
         let engines = config.docker.len() as u64;
         let arithmetic = format!(
-            "{streams} streams + {lanes} lanes x 2 (epoll, wake) + {engines} sources x 4 (events, \
-             requests)"
+            "{streams} streams + {} x 2 (epoll, wake) + 4 x {engines} (events, requests)",
+            lanes_text(lanes)
         );
         out.push(item("docker", streams + 2 * lanes + 4 * engines, arithmetic));
     }

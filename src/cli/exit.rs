@@ -26,13 +26,19 @@ impl Exit {
     /// What the number means, for the manual.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Ok => "Success. For run: stopped by a signal, everything read is delivered or \
-                         will be read again.",
-            Self::Failure => "A fault at run time: the data directory cannot be used or another \
-                              log-capturer holds it, an address is taken, a thread ended.",
+            Self::Ok => {
+                "Success. For run: stopped by a signal, everything read is delivered or \
+                         will be read again."
+            }
+            Self::Failure => {
+                "A fault at run time: the data directory cannot be used or another \
+                              log-capturer holds it, an address is taken, a thread ended."
+            }
             Self::Usage => "Arguments that are not understood.",
-            Self::BadConfig => "The config cannot be read or has mistakes; all of them are \
-                                listed on standard error. A restart without a change cannot help.",
+            Self::BadConfig => {
+                "The config cannot be read or has mistakes; all of them are \
+                                listed on standard error. A restart without a change cannot help."
+            }
         }
     }
 }

@@ -118,6 +118,5 @@ pub const FILE_LABELS: [&str; 1] = ["filename"];
 pub const DOCKER_LABELS: [&str; 4] = ["container", "compose_project", "compose_service", "stream"];
 
 // A batch of the largest size with a last line of the largest size is still one request.
-const _: () = assert!(
-    BATCH_BYTES.max.bytes() + LOKI_LINE_BYTES_MAX + (64 << 10) < LOKI_REQUEST_BYTES_MAX
-);
+const _: () =
+    assert!(BATCH_BYTES.max.bytes() + LOKI_LINE_BYTES_MAX + (64 << 10) < LOKI_REQUEST_BYTES_MAX);

@@ -94,6 +94,12 @@ impl<'a> Report<'a> {
         self.push(Severity::Error, key, self.marks.value(key), message);
     }
 
+    /// The name of `key` itself is not what it must be.
+    pub fn bad_name(&mut self, key: &Key, wrong: impl fmt::Display, expected: impl fmt::Display) {
+        let message = format!("{wrong}, expected {expected}");
+        self.push(Severity::Error, key, self.marks.key(key), message);
+    }
+
     /// The value of `key` cannot be accepted; the message says why and what to do.
     pub fn refuse(&mut self, key: &Key, message: impl fmt::Display) {
         self.push(Severity::Error, key, self.marks.value(key), message.to_string());
@@ -125,7 +131,8 @@ impl<'a> Report<'a> {
         if let Some(near) = nearest(key.last(), &siblings) {
             message.push_str(&format!(", did you mean `{near}`?"));
         } else if let Some(other) = elsewhere(key.last(), known) {
-            message.push_str(&format!(", expected here: {}; `{other}` exists", siblings.join(", ")));
+            message
+                .push_str(&format!(", expected here: {}; `{other}` exists", siblings.join(", ")));
         } else {
             message.push_str(&format!(", expected one of {}", siblings.join(", ")));
         }
@@ -198,7 +205,8 @@ impl<'a> Report<'a> {
         let count = masked.len();
         let caret = (span.column - 1).min(count);
         let width = span.width.min(count.saturating_sub(caret)).max(1);
-        let from = if count > SHOWN_CHARS_MAX { caret.saturating_sub(SHOWN_CHARS_MAX / 2) } else { 0 };
+        let from =
+            if count > SHOWN_CHARS_MAX { caret.saturating_sub(SHOWN_CHARS_MAX / 2) } else { 0 };
         let to = count.min(from + SHOWN_CHARS_MAX);
         let width = width.min(to.saturating_sub(caret).max(1));
         let text: String = masked[from..to].iter().collect();
@@ -232,12 +240,11 @@ fn stars(chars: &mut [char], from: usize, to: usize) {
     }
 }
 
-/// Values at these keys are never shown.
+/// Values at these keys, and at misplaced ones below them, are never shown.
 fn is_secret(key: &Key) -> bool {
     let general = key.general();
-    general.ends_with("auth.basic.password")
-        || general.ends_with("auth.bearer")
-        || general.contains(".headers.")
+    let below = |name: &str| general.contains(name);
+    (below("].auth") && !general.ends_with(".user")) || below("].headers")
 }
 
 /// For texts that could not be indexed: what follows a telling name is masked.
@@ -249,7 +256,9 @@ fn mask_by_name(chars: &mut [char]) {
             let end = from + at + name.len();
             from = end;
             let after = lower[..end].chars().count();
-            let colon = chars[after..].iter().position(|c| !matches!(c, '"' | '\'' | ' '));
+            let of_name =
+                |c: &char| c.is_alphanumeric() || matches!(c, '"' | '\'' | ' ' | '_' | '-');
+            let colon = chars[after..].iter().position(|c| !of_name(c));
             if let Some(colon) = colon.filter(|c| chars[after + c] == ':') {
                 stars(chars, after + colon + 1, value_end(chars, after + colon + 1));
             }

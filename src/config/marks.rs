@@ -29,7 +29,8 @@ impl Span {
     fn of(span: &YamlSpan) -> Self {
         let (start, end) = (span.start, span.end);
         let one_line = start.line() == end.line();
-        let width = if one_line { end.col().saturating_sub(start.col()).max(1) } else { usize::MAX };
+        let width =
+            if one_line { end.col().saturating_sub(start.col()).max(1) } else { usize::MAX };
         Self { line: start.line(), column: start.col() + 1, width, last_line: end.line() }
     }
 }
@@ -43,6 +44,10 @@ struct Node {
     is_scalar: bool,
     path: Key,
 }
+
+/// Collections within collections that are indexed: serde_yaml's own limit, beyond which
+/// the text is refused anyway. Bounds the length of a path.
+const DEPTH_MAX: usize = 128;
 
 /// The index of one text.
 #[derive(Debug)]
@@ -68,12 +73,19 @@ impl Marks {
     pub fn of(text: &str) -> Self {
         let mut marks =
             Self { nodes: Vec::new(), children: HashMap::new(), duplicates: Vec::new() };
+        let lines: Vec<&str> = text.lines().collect();
         let mut open: Vec<Open> = Vec::new();
         for event in Parser::new_from_str(text) {
             let Ok((event, span)) = event else { break };
+            if open.len() > DEPTH_MAX {
+                break;
+            }
             let span = Span::of(&span);
             match event {
-                Event::Scalar(value, style, ..) => marks.scalar(&mut open, &value, style, span),
+                Event::Scalar(value, style, ..) => {
+                    let span = without_trailer(span, style, &lines);
+                    marks.scalar(&mut open, &value, style, span);
+                }
                 Event::Alias(_) => {
                     marks.node(&mut open, span, None, false);
                 }
@@ -193,6 +205,25 @@ impl Marks {
     }
 }
 
+/// The parser counts blanks and a comment behind a closing quote to the scalar.
+fn without_trailer(span: Span, style: ScalarStyle, lines: &[&str]) -> Span {
+    let quote = match style {
+        ScalarStyle::SingleQuoted => '\'',
+        ScalarStyle::DoubleQuoted => '"',
+        _ => return span,
+    };
+    let line = lines.get(span.line - 1).copied().unwrap_or_default();
+    let mut chars = line.chars().skip(span.column).enumerate();
+    while let Some((at, c)) = chars.next() {
+        if c == '\\' && quote == '"' {
+            chars.next();
+        } else if c == quote {
+            return Span { width: at + 2, last_line: span.line, ..span };
+        }
+    }
+    span
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +237,7 @@ mod tests {
 
     #[test]
     fn places_of_scalars_collections_and_missing_keys() {
-        let text = "a: 1\nb:\n  - { c: xyz, d: \"q\" }\n  - |\n    two\n    lines\n";
+        let text = "a: 1\nb:\n  - { c: xyz, d: \"q\" } # c\n  - |\n    two\n    lines\n";
         let marks = Marks::of(text);
         let check = |name: &str, line, column, width| {
             let span = marks.value(&key(name));
@@ -219,7 +250,7 @@ mod tests {
         // A missing key has the place of what should contain it.
         check("b.0.zzz", 3, 5, 1);
         check("zzz", 1, 1, 1);
-        assert_eq!(marks.value(&key("b.1")).line, 4);
+        assert_eq!((marks.value(&key("b.1")).line, marks.value(&key("b.1")).last_line), (5, 7));
         assert_eq!(marks.plain(&key("b.0.c")), Some("xyz"));
         assert_eq!(marks.plain(&key("b.0.d")), None);
         assert!(marks.has(&key("b.0")) && !marks.has(&key("b.2")));

@@ -96,10 +96,10 @@ fn parse_raw(text: &str, marks: &Marks, report: &mut Report<'_>) -> Option<raw::
         Err(_) if !marks.duplicates.is_empty() => None,
         Err(e) => {
             let path = e.path().to_string();
-            let key = if path == "." { String::new() } else { path };
-            let place = e.inner().location().map_or((1, 1), |l| (l.line(), l.column()));
-            let message = format!("not valid YAML: {}", without_place(&e.inner().to_string()));
-            report.syntax(&key, place.0, place.1, message);
+            let key = if path == "." { "" } else { path.as_str() };
+            let (line, column) = e.inner().location().map_or((1, 1), |l| (l.line(), l.column()));
+            let message = yaml_message(&e.inner().to_string(), key, text, line, column);
+            report.syntax(key, line, column, message);
             None
         }
     }
@@ -111,16 +111,26 @@ fn key_of(path: &serde_ignored::Path<'_>) -> Key {
         Path::Root => Key::root(),
         Path::Seq { parent, index } => key_of(parent).index(*index),
         Path::Map { parent, key } => key_of(parent).with(Segment::Name(key.clone())),
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
-            key_of(parent)
-        }
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => key_of(parent),
     }
 }
 
-/// serde_yaml ends its messages with the place, and begins them with the key path.
-fn without_place(message: &str) -> String {
-    let end = message.rfind(" at line ").unwrap_or(message.len());
-    message[..end].to_owned()
+/// serde_yaml's message without the key and the place, which stand before it already.
+fn yaml_message(message: &str, key: &str, text: &str, line: usize, column: usize) -> String {
+    let message = message.strip_prefix(&format!("{key}: ")).unwrap_or(message);
+    let message = message.replacen(&format!(" at line {line} column {column}"), "", 1);
+    if message.contains("more than one document") {
+        return "more than one YAML document (`---`), expected one".to_owned();
+    }
+    if message.starts_with("invalid type: enum") {
+        return "has a YAML tag (`!`), expected a value without one".to_owned();
+    }
+    let shown = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let has_tab = shown.trim_start_matches(' ').starts_with('\t');
+    let hint = if has_tab { " (a tab; YAML is indented with blanks)" } else { "" };
+    format!("not valid YAML: {message}{hint}")
 }
 
 fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Diagnostic {

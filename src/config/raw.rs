@@ -9,9 +9,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::Deserialize;
 use serde_yaml::Value;
 
 /// What stands where something else was expected; its text completes "this is ...".
@@ -118,7 +118,7 @@ impl<T: Keys> Keys for Section<T> {
 }
 
 macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(default)]
@@ -154,32 +154,13 @@ section!(
     }
 );
 
-section!(
-    Log {
-        level: Scalar,
-        format: Scalar,
-    }
-);
+section!(Log { level: Scalar, format: Scalar });
 
-section!(
-    Server {
-        listen: Scalar,
-    }
-);
+section!(Server { listen: Scalar });
 
-section!(
-    Readers {
-        files: Scalar,
-        docker: Scalar,
-    }
-);
+section!(Readers { files: Scalar, docker: Scalar });
 
-section!(
-    DeadLetters {
-        bytes: Scalar,
-        age: Scalar,
-    }
-);
+section!(DeadLetters { bytes: Scalar, age: Scalar });
 
 section!(
     Sources {
@@ -258,34 +239,13 @@ section!(
     }
 );
 
-section!(
-    Batch {
-        bytes: Scalar,
-        wait: Scalar,
-    }
-);
+section!(Batch { bytes: Scalar, wait: Scalar });
 
-section!(
-    Queue {
-        memory: Scalar,
-        disk: Later,
-        when_full: Scalar,
-    }
-);
+section!(Queue { memory: Scalar, disk: Later, when_full: Scalar });
 
-section!(
-    Timeout {
-        connect: Scalar,
-        request: Scalar,
-    }
-);
+section!(Timeout { connect: Scalar, request: Scalar });
 
-section!(
-    Retry {
-        initial: Scalar,
-        max: Scalar,
-    }
-);
+section!(Retry { initial: Scalar, max: Scalar });
 
 section!(
     Auth {
@@ -294,28 +254,11 @@ section!(
     }
 );
 
-section!(
-    Basic {
-        user: Scalar,
-        password: Scalar,
-    }
-);
+section!(Basic { user: Scalar, password: Scalar });
 
-section!(
-    Tls {
-        ca_file: Scalar,
-        cert_file: Scalar,
-        key_file: Scalar,
-    }
-);
+section!(Tls { ca_file: Scalar, cert_file: Scalar, key_file: Scalar });
 
-section!(
-    Rotate {
-        bytes: Scalar,
-        keep: Scalar,
-        total_bytes: Scalar,
-    }
-);
+section!(Rotate { bytes: Scalar, keep: Scalar, total_bytes: Scalar });
 
 /// Every key of a config file, leaves only: `sources.files[].include`.
 pub fn keys() -> Vec<String> {

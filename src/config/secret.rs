@@ -63,8 +63,7 @@ fn read_file(path: &Path) -> Result<String, SecretError> {
     let failed = |e| SecretError::Read(path.to_owned(), e);
     // O_NONBLOCK: opening a FIFO without writer would hang for ever.
     let nonblock = libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file =
-        OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
     }
@@ -73,8 +72,7 @@ fn read_file(path: &Path) -> Result<String, SecretError> {
     if bytes.len() as u64 > SECRET_BYTES_MAX {
         return Err(SecretError::TooLarge(path.to_owned()));
     }
-    let mut text =
-        String::from_utf8(bytes).map_err(|_| SecretError::NotText(path.to_owned()))?;
+    let mut text = String::from_utf8(bytes).map_err(|_| SecretError::NotText(path.to_owned()))?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

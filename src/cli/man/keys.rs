@@ -402,7 +402,11 @@ fn loki() -> Vec<KeyText> {
             "required",
         ),
         count("sinks[].senders", "Sender threads, each with one request in flight", d::SENDERS),
-        duration("sinks[].timeout.connect", "The longest a connection may take", d::CONNECT_TIMEOUT),
+        duration(
+            "sinks[].timeout.connect",
+            "The longest a connection may take",
+            d::CONNECT_TIMEOUT,
+        ),
         duration("sinks[].timeout.request", "The longest a request may take", d::REQUEST_TIMEOUT),
         duration("sinks[].retry.initial", "First pause before a retry", d::RETRY_INITIAL),
         duration("sinks[].retry.max", "Longest pause before a retry", d::RETRY_MAX),

@@ -72,7 +72,9 @@ fn section(out: &mut String, title: &str, body: &str) {
         match line.strip_prefix("= ") {
             Some(term) => out.push_str(&format!(".TP\n\\fB{}\\fR\n", escape(term))),
             None if line.is_empty() => out.push_str(".PP\n"),
-            None => out.push_str(&format!("{}\n", escape(line.strip_prefix("    ").unwrap_or(line)))),
+            None => {
+                out.push_str(&format!("{}\n", escape(line.strip_prefix("    ").unwrap_or(line))))
+            }
         }
     }
     if literal {

@@ -24,7 +24,8 @@ pub(super) fn all(
     let mut out: Vec<DockerSource> = Vec::new();
     for (at, item) in items {
         let source = one(checks, &at, &item, global, sinks, default);
-        if let Some(index) = out.iter().position(|s| s.endpoint == source.endpoint) {
+        let same = |s: &DockerSource| s.endpoint == source.endpoint && s.endpoint != no_endpoint();
+        if let Some(index) = out.iter().position(same) {
             let message = format!(
                 "the engine of the source {} too: containers that both follow are sent twice",
                 quote(&out[index].name)
@@ -92,6 +93,11 @@ fn endpoint(checks: &mut Checks<'_, '_>, at: &Key, raw: &Scalar) -> Endpoint {
         return endpoint;
     }
     checks.report.bad(at, format!("{} is no endpoint", quote(text)), expected);
+    no_endpoint()
+}
+
+/// Stands in for an endpoint that was refused.
+fn no_endpoint() -> Endpoint {
     Endpoint::Unix(PathBuf::from("/nonexistent"))
 }
 

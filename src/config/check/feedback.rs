@@ -55,11 +55,7 @@ fn reads(source: &FileSource, pattern: &str, dir: &Path) -> bool {
 /// The directory as written and, where it exists, as the file system knows it.
 fn names_of(dir: &Path) -> Vec<PathBuf> {
     let mut names = vec![dir.to_owned()];
-    if let Ok(real) = dir.canonicalize() {
-        if real != dir {
-            names.push(real);
-        }
-    }
+    names.extend(dir.canonicalize().ok().filter(|real| real != dir));
     names
 }
 
@@ -95,6 +91,18 @@ pub(super) fn warn_overlaps(checks: &mut Checks<'_, '_>, config: &Config) {
                 );
                 checks.report.warn(&at.index(nth), message);
             }
+        }
+    }
+}
+
+/// Warns of sinks that no source names.
+pub(super) fn warn_unused_sinks(checks: &mut Checks<'_, '_>, config: &Config) {
+    for (index, sink) in config.sinks.iter().enumerate() {
+        let used = config.files.iter().any(|s| s.sinks.contains(&index))
+            || config.docker.iter().any(|s| s.sinks.contains(&index));
+        if !used {
+            let at = Key::root().name("sinks").index(index).name("name");
+            checks.report.warn(&at, format!("no source sends to the sink {}", quote(&sink.name)));
         }
     }
 }

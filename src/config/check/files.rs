@@ -39,7 +39,8 @@ fn one(
 ) -> FileSource {
     let name = checks.item_name(at, &raw.name, default_name);
     let include = checks.texts(&at.name("include"), &raw.include, defaults::PATTERNS_MAX);
-    if include.is_empty() && !matches!(raw.include, List::Wrong(_)) {
+    let is_empty = matches!(&raw.include, List::Given(items) if items.is_empty());
+    if is_empty || matches!(raw.include, List::Unset) {
         let expected = "patterns of the files to read, such as [/var/log/*.log]";
         checks.report.missing(&at.name("include"), expected);
     }
@@ -98,7 +99,7 @@ fn rotated_globs(checks: &mut Checks<'_, '_>, at: &Key, raw: &List<Scalar>) -> V
             let expected = "`{name}` for the live file's name and more, such as {name}.*";
             checks.report.bad(at, format!("{} names no sibling", quote(text)), expected);
         } else {
-            checks.glob(at, &text.replace("{name}", "name"), true);
+            checks.glob(at, text, true);
         }
     }
     texts.into_iter().map(|(_, text)| text).collect()

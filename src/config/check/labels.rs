@@ -52,16 +52,20 @@ impl Checks<'_, '_> {
         let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts_well || !name.chars().all(good) {
             let expected = "a letter or `_`, then letters, digits and `_`";
-            self.report.bad(at, format!("{} is no label name", quote(name)), expected);
+            self.report.bad_name(at, format!("{} is no label name", quote(name)), expected);
         } else if name.starts_with("__") {
             let wrong = format!("{} is reserved by Loki", quote(name));
-            self.report.bad(at, wrong, "a name that does not begin with `__`");
+            self.report.bad_name(at, wrong, "a name that does not begin with `__`");
         } else if name.len() > LABEL_NAME_BYTES_MAX {
             let wrong = format!("the name has {} bytes", name.len());
-            self.report.bad(at, wrong, format!("at most {LABEL_NAME_BYTES_MAX} (Loki's limit)"));
+            self.report.bad_name(
+                at,
+                wrong,
+                format!("at most {LABEL_NAME_BYTES_MAX} (Loki's limit)"),
+            );
         } else if reserved.contains(&name) {
             let wrong = format!("{} is set by the source itself", quote(name));
-            self.report.bad(at, wrong, "another name");
+            self.report.bad_name(at, wrong, "another name");
         }
     }
 

@@ -12,6 +12,7 @@ use super::super::key::Key;
 use super::super::raw::{self, Scalar, Section};
 use super::super::secret::Secret;
 use super::Checks;
+use crate::units::show_duration;
 
 /// Headers that the sender sets itself.
 const OWN_HEADERS: [&str; 8] = [
@@ -36,8 +37,9 @@ pub(super) fn loki(checks: &mut Checks<'_, '_>, at: &Key, raw: &raw::Sink) -> Lo
     let request = timeout_at.name("request");
     let request_timeout = checks.duration(&request, &timeout.request, defaults::REQUEST_TIMEOUT);
     if timeout.connect != Scalar::Unset && connect_timeout > request_timeout {
-        let wrong = "is longer than `request`, which includes it";
-        checks.report.bad(&connect, wrong, "at most `request`");
+        let wrong = format!("{} is longer than `request`", show_duration(connect_timeout));
+        let expected = format!("at most {}", show_duration(request_timeout));
+        checks.report.bad(&connect, wrong, expected);
     }
     let retry_at = at.name("retry");
     let retry = checks.section(&retry_at, &raw.retry);
@@ -46,7 +48,8 @@ pub(super) fn loki(checks: &mut Checks<'_, '_>, at: &Key, raw: &raw::Sink) -> Lo
     let max = retry_at.name("max");
     let retry_max = checks.duration(&max, &retry.max, defaults::RETRY_MAX);
     if retry_max < retry_initial {
-        checks.report.bad(&max, "`max` is less than `initial`", "at least `initial`");
+        let wrong = format!("{} is less than `initial`", show_duration(retry_max));
+        checks.report.bad(&max, wrong, format!("at least {}", show_duration(retry_initial)));
     }
     let auth = auth(checks, &at.name("auth"), &raw.auth, url.as_deref());
     Loki {
@@ -69,7 +72,8 @@ pub(super) fn loki(checks: &mut Checks<'_, '_>, at: &Key, raw: &raw::Sink) -> Lo
 /// The push URL, with Loki's path unless one is given.
 fn push_url(checks: &mut Checks<'_, '_>, at: &Key, raw: &Scalar) -> Option<String> {
     let text = checks.required_text(at, raw, "Loki's address, such as http://localhost:3100")?;
-    let uri = http_uri(checks, at, &text)?;
+    let instead = "`auth: { basic: { user: ..., password: ... } }` instead";
+    let uri = http_uri(checks, at, &text, instead)?;
     if uri.query().is_some() || text.contains('#') {
         let wrong = format!("{} has a query or fragment", quote(&text));
         checks.report.bad(at, wrong, "none");
@@ -79,7 +83,8 @@ fn push_url(checks: &mut Checks<'_, '_>, at: &Key, raw: &Scalar) -> Option<Strin
     Some(format!("{}://{}{path}", uri.scheme_str()?, uri.authority()?))
 }
 
-fn http_uri(checks: &mut Checks<'_, '_>, at: &Key, text: &str) -> Option<Uri> {
+/// An http or https URL without user; `instead` is what to give in place of one.
+fn http_uri(checks: &mut Checks<'_, '_>, at: &Key, text: &str, instead: &str) -> Option<Uri> {
     let lower = text.to_ascii_lowercase();
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
         let wrong = format!("{} has no scheme that is known", quote(text));
@@ -94,7 +99,7 @@ fn http_uri(checks: &mut Checks<'_, '_>, at: &Key, text: &str) -> Option<Uri> {
     };
     if authority.as_str().contains('@') {
         let wrong = "has a user or password in it, which logs would show";
-        checks.report.bad(at, wrong, "`auth: { basic: { user: ..., password: ... } }` instead");
+        checks.report.bad(at, wrong, instead);
         return None;
     }
     let has_port = authority.as_str().len() > authority.host().len();
@@ -183,10 +188,12 @@ fn headers(checks: &mut Checks<'_, '_>, at: &Key, raw: &raw::Sink) -> Vec<(Strin
         let at = at.name(name);
         let lower = name.to_ascii_lowercase();
         if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            checks.report.bad(&at, format!("{} is no header name", quote(name)), "a header name");
+            let wrong = format!("{} is no header name", quote(name));
+            checks.report.bad_name(&at, wrong, "letters, digits and hyphens");
         } else if OWN_HEADERS.contains(&lower.as_str()) {
             let expected = "another header (`auth` and `tenant` set theirs)";
-            checks.report.bad(&at, format!("{} is set by the sender", quote(name)), expected);
+            let wrong = format!("{} is set by the sender", quote(name));
+            checks.report.bad_name(&at, wrong, expected);
         }
         let Some(value) = checks.secret(&at, value) else { continue };
         if matches!(&value, Secret::Value(v) if HeaderValue::from_str(v).is_err()) {
@@ -205,7 +212,7 @@ fn proxy(checks: &mut Checks<'_, '_>, at: &Key, raw: &Scalar) -> Option<String> 
         checks.report.bad(at, wrong, "an http:// address such as http://proxy:3128");
         return None;
     }
-    let uri = http_uri(checks, at, &text)?;
+    let uri = http_uri(checks, at, &text, "a proxy that needs none")?;
     Some(format!("http://{}", uri.authority()?))
 }
 

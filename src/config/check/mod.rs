@@ -43,11 +43,15 @@ pub(super) fn config<'a>(
     let mut checks = Checks { report, marks, env, working_dir: env.working_dir() };
     let before = checks.report.errors_in_lists();
     let top = checks.section(&Key::root(), raw);
+    if matches!(raw, Section::Wrong(_)) {
+        return None;
+    }
     let config = top_level(&mut checks, &top);
     // These find their keys by counting, so they need all sources and sinks to be there.
     if checks.report.errors_in_lists() == before {
         feedback::refuse_loops(&mut checks, &config);
         feedback::warn_overlaps(&mut checks, &config);
+        feedback::warn_unused_sinks(&mut checks, &config);
     }
     (!checks.report.has_errors()).then_some(config)
 }
@@ -68,7 +72,6 @@ fn top_level(checks: &mut Checks<'_, '_>, raw: &raw::Raw) -> Config {
         let expected = "at least one source under `files` or `docker`";
         checks.report.missing(&at, expected);
     }
-    unused_sinks(checks, &root.name("sinks"), &files, &docker, &names);
     Config {
         data_dir: checks.path(&root.name("data_dir"), &raw.data_dir, Some(defaults::DATA_DIR)),
         log: log_section(checks, &root.name("log"), &raw.log),
@@ -146,26 +149,6 @@ fn dead_letters(
     }
 }
 
-fn unused_sinks(
-    checks: &mut Checks<'_, '_>,
-    at: &Key,
-    files: &[super::checked::FileSource],
-    docker: &[super::checked::DockerSource],
-    names: &[&str],
-) {
-    if files.is_empty() && docker.is_empty() {
-        return;
-    }
-    for (index, name) in names.iter().enumerate() {
-        let used = files.iter().any(|s| s.sinks.contains(&index))
-            || docker.iter().any(|s| s.sinks.contains(&index));
-        if !used {
-            let at = at.index(index).name("name");
-            checks.report.warn(&at, format!("no source sends to the sink {}", quote(name)));
-        }
-    }
-}
-
 impl Checks<'_, '_> {
     /// The content of a section; defaults where it is absent or something else.
     pub fn section<T: Default + Clone>(&mut self, at: &Key, raw: &Section<T>) -> T {
@@ -207,7 +190,10 @@ impl Checks<'_, '_> {
             let at = at.index(index);
             match item {
                 Section::Unset => self.report.bad(&at, "is empty", "a section of keys"),
-                item => out.push((at.clone(), self.section(&at, item))),
+                Section::Given(item) => out.push((at, item.clone())),
+                wrong => {
+                    self.section(&at, wrong);
+                }
             }
         }
         out

@@ -10,7 +10,16 @@ use crate::units::ByteSize;
 
 /// Keys that only a sink of type `loki` has.
 const LOKI_KEYS: [&str; 11] = [
-    "url", "senders", "timeout", "retry", "tenant", "auth", "headers", "proxy", "tls", "max_age",
+    "url",
+    "senders",
+    "timeout",
+    "retry",
+    "tenant",
+    "auth",
+    "headers",
+    "proxy",
+    "tls",
+    "max_age",
     "max_future",
 ];
 /// Keys that only a sink of type `local_file` has.
