@@ -188,7 +188,7 @@ fn the_commented_keys_of_the_installed_config_are_valid() {
 fn the_manual_has_every_key_and_no_other() {
     let accepted: BTreeSet<String> = raw::keys().into_iter().collect();
     let documented: BTreeSet<String> =
-        man::keys::groups().iter().flat_map(|g| &g.keys).map(|k| k.key.to_owned()).collect();
+        man::keys::groups().iter().flat_map(|g| &g.keys).map(|k| k.key.clone()).collect();
     let missing: Vec<_> = accepted.difference(&documented).collect();
     let stale: Vec<_> = documented.difference(&accepted).collect();
     assert!(missing.is_empty() && stale.is_empty(), "missing {missing:?}, stale {stale:?}");

@@ -377,8 +377,9 @@ mod tests {
 
     #[test]
     fn secrets_never_show() {
-        let text = "sinks:\n- auth: { bearer: hunter2, x: 1 }\n- headers:\n    A: |\n      hunter2\n\
-                    - url: http://me:hunter2@h\n- passwordd: hunter2\n- {Token: hunter2, y: 1\n";
+        let text = "sinks:\n- auth: { bearer: hunter2, x: 1 }\n\
+                    - headers:\n    A: |\n      hunter2\n- url: http://me:hunter2@h\n\
+                    - passwordd: hunter2\n- {Token: hunter2, y: 1\n";
         let marks = Marks::of(text);
         let mut report = Report::new("f", text, &marks);
         for line in 1..=text.lines().count() {

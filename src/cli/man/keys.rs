@@ -12,7 +12,7 @@ use crate::units::{ByteSize, show_duration};
 #[derive(Clone, Debug)]
 pub struct KeyText {
     /// In the form of `Key::general`.
-    pub key: &'static str,
+    pub key: String,
     pub kind: &'static str,
     /// Without its final stop.
     pub sentence: &'static str,
@@ -40,35 +40,36 @@ pub fn groups() -> Vec<Group> {
 }
 
 fn key(
-    key: &'static str,
+    key: impl Into<String>,
     kind: &'static str,
     sentence: &'static str,
     limits: &str,
     default: &str,
 ) -> KeyText {
-    KeyText { key, kind, sentence, limits: limits.to_owned(), default: default.to_owned() }
+    let (limits, default) = (limits.to_owned(), default.to_owned());
+    KeyText { key: key.into(), kind, sentence, limits, default }
 }
 
 fn bounded<T: Copy>(
-    key: &'static str,
+    key: impl Into<String>,
     kind: &'static str,
     sentence: &'static str,
     bounds: Bounds<T>,
     show: impl Fn(T) -> String,
 ) -> KeyText {
     let limits = format!("{} to {}", show(bounds.min), show(bounds.max));
-    KeyText { key, kind, sentence, limits, default: show(bounds.default) }
+    KeyText { key: key.into(), kind, sentence, limits, default: show(bounds.default) }
 }
 
-fn duration(key: &'static str, sentence: &'static str, bounds: Bounds<Duration>) -> KeyText {
+fn duration(key: impl Into<String>, sentence: &'static str, bounds: Bounds<Duration>) -> KeyText {
     bounded(key, "Duration", sentence, bounds, show_duration)
 }
 
-fn size(key: &'static str, sentence: &'static str, bounds: Bounds<ByteSize>) -> KeyText {
+fn size(key: impl Into<String>, sentence: &'static str, bounds: Bounds<ByteSize>) -> KeyText {
     bounded(key, "Size", sentence, bounds, |b| b.to_string())
 }
 
-fn count(key: &'static str, sentence: &'static str, bounds: Bounds<usize>) -> KeyText {
+fn count(key: impl Into<String>, sentence: &'static str, bounds: Bounds<usize>) -> KeyText {
     bounded(key, "Number", sentence, bounds, |n| n.to_string())
 }
 
@@ -124,7 +125,7 @@ fn top() -> Vec<KeyText> {
 }
 
 fn files() -> Vec<KeyText> {
-    vec![
+    let mut out = vec![
         key(
             "sources.files[].name",
             "Name",
@@ -154,39 +155,6 @@ fn files() -> Vec<KeyText> {
             "as labels; filename cannot be set",
             "job: the source's name, and the global labels",
         ),
-        key(
-            "sources.files[].start_at",
-            "Word or duration",
-            "Where to begin in files that are there at the source's first start ever; an age: at \
-             the beginning of files changed within it; later files are read from their beginning",
-            "end, beginning, or 1s to 3650d",
-            "end",
-        ),
-        key(
-            "sources.files[].timezone",
-            "Text",
-            "Zone of times in the text that have no offset",
-            LATER,
-            "UTC",
-        ),
-        key("sources.files[].stages", "List", "What is done with each line", LATER, "none"),
-        size(
-            "sources.files[].line_bytes_max",
-            "The longest line that is sent whole (Loki's max_line_size)",
-            d::LINE_BYTES_MAX,
-        ),
-        key(
-            "sources.files[].long_lines",
-            "Word",
-            "What becomes of a longer line",
-            "split, truncate or dead_letter",
-            "split",
-        ),
-        duration(
-            "sources.files[].partial_wait",
-            "How long a last line without newline waits for the rest before it is sent",
-            d::PARTIAL_WAIT,
-        ),
         duration(
             "sources.files[].rotated_grace",
             "How long a rotated file is watched for late lines after its end",
@@ -199,14 +167,9 @@ fn files() -> Vec<KeyText> {
             "file names with {name} and more",
             "{name}.* and {name}-*",
         ),
-        key(
-            "sources.files[].sinks",
-            "List of names",
-            "Which sinks get the lines",
-            "names under sinks",
-            "all",
-        ),
-    ]
+    ];
+    out.extend(lines("sources.files[]"));
+    out
 }
 
 fn docker() -> Vec<KeyText> {
@@ -233,116 +196,67 @@ fn docker() -> Vec<KeyText> {
             "auto, json_file or api",
             "auto",
         ),
+    ];
+    out.extend(filters("include", "Which containers to follow", "all"));
+    out.extend(filters("exclude", "Which of them not to follow", "none"));
+    out.push(key(
+        "sources.docker[].labels",
+        "Names with texts",
+        "Labels of this source's streams; container, stream, compose_project and \
+         compose_service are added",
+        "as labels; those four cannot be set",
+        "the global labels",
+    ));
+    out.extend(lines("sources.docker[]"));
+    out
+}
+
+fn filters(name: &str, sentence: &'static str, default: &str) -> Vec<KeyText> {
+    let rules = [
+        ("names", "List of patterns on container names"),
+        ("images", "List of patterns on image names"),
+        ("labels", "List of labels, each key or key=value"),
+        ("projects", "List of Compose projects"),
+    ];
+    rules
+        .map(|(rule, kind)| {
+            key(format!("sources.docker[].{name}.{rule}"), kind, sentence, "", default)
+        })
+        .to_vec()
+}
+
+/// What both kinds of source have.
+fn lines(source: &str) -> Vec<KeyText> {
+    let at = |name: &str| format!("{source}.{name}");
+    vec![
         key(
-            "sources.docker[].labels",
-            "Names with texts",
-            "Labels of this source's streams; container, stream, compose_project and \
-             compose_service are added",
-            "as labels; those four cannot be set",
-            "the global labels",
-        ),
-        key(
-            "sources.docker[].start_at",
+            at("start_at"),
             "Word or duration",
-            "Where to begin in containers that are there at the source's first start ever",
+            "Where to begin in what is there at the source's first start ever; an age: at the \
+             beginning of what changed within it; what appears later is read from its beginning",
             "end, beginning, or 1s to 3650d",
             "end",
         ),
-        key(
-            "sources.docker[].timezone",
-            "Text",
-            "Zone of times in the text that have no offset",
-            LATER,
-            "UTC",
-        ),
-        key("sources.docker[].stages", "List", "What is done with each line", LATER, "none"),
+        key(at("timezone"), "Text", "Zone of times in the text that have no offset", LATER, "UTC"),
+        key(at("stages"), "List", "What is done with each line", LATER, "none"),
         size(
-            "sources.docker[].line_bytes_max",
+            at("line_bytes_max"),
             "The longest line that is sent whole (Loki's max_line_size)",
             d::LINE_BYTES_MAX,
         ),
         key(
-            "sources.docker[].long_lines",
+            at("long_lines"),
             "Word",
             "What becomes of a longer line",
             "split, truncate or dead_letter",
             "split",
         ),
         duration(
-            "sources.docker[].partial_wait",
-            "How long an unfinished line waits for the rest before it is sent",
+            at("partial_wait"),
+            "How long a last line without newline waits for the rest before it is sent",
             d::PARTIAL_WAIT,
         ),
-        key(
-            "sources.docker[].sinks",
-            "List of names",
-            "Which sinks get the lines",
-            "names under sinks",
-            "all",
-        ),
-    ];
-    out.splice(3..3, filters());
-    out
-}
-
-fn filters() -> Vec<KeyText> {
-    vec![
-        key(
-            "sources.docker[].include.names",
-            "List of patterns",
-            "Containers to follow, by name; an empty include follows all, and exclude wins",
-            "",
-            "all",
-        ),
-        key(
-            "sources.docker[].include.images",
-            "List of patterns",
-            "Containers to follow, by image",
-            "",
-            "all",
-        ),
-        key(
-            "sources.docker[].include.labels",
-            "List of key or key=value",
-            "Containers to follow, by label",
-            "",
-            "all",
-        ),
-        key(
-            "sources.docker[].include.projects",
-            "List of names",
-            "Containers to follow, by Compose project",
-            "",
-            "all",
-        ),
-        key(
-            "sources.docker[].exclude.names",
-            "List of patterns",
-            "Containers not to follow, by name",
-            "",
-            "none; this program's own container never is",
-        ),
-        key(
-            "sources.docker[].exclude.images",
-            "List of patterns",
-            "Containers not to follow, by image",
-            "",
-            "none",
-        ),
-        key(
-            "sources.docker[].exclude.labels",
-            "List of key or key=value",
-            "Containers not to follow, by label",
-            "",
-            "none; log-capturer.enable=false always counts",
-        ),
-        key(
-            "sources.docker[].exclude.projects",
-            "List of names",
-            "Containers not to follow, by Compose project",
-            "",
-            "none",
-        ),
+        key(at("sinks"), "List of names", "Which sinks get the lines", "names under sinks", "all"),
     ]
 }
 

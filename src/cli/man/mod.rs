@@ -102,7 +102,7 @@ fn configuration(out: &mut String) {
     for group in keys::groups() {
         out.push_str(&format!(".SS {}\n", escape(group.title)));
         for key in group.keys {
-            out.push_str(&format!(".TP\n\\fB{}\\fR\n", escape(key.key)));
+            out.push_str(&format!(".TP\n\\fB{}\\fR\n", escape(&key.key)));
             out.push_str(&format!("{}. {}.\n", escape(key.kind), escape(key.sentence)));
             if !key.limits.is_empty() {
                 out.push_str(&format!("Limits: {}.\n", escape(&key.limits)));
