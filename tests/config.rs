@@ -213,6 +213,13 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(show(&config::load(&big, &TestEnv).unwrap_err()).contains("larger than 1MiB"));
 }
 
+#[test]
+fn a_file_of_mistakes_alone_is_answered_in_bounds() {
+    let keys: String = (0..20_000).map(|n| format!("k{n}: [x], ")).collect();
+    let found = parse(&format!("{{ {keys} }}")).unwrap_err();
+    assert_eq!(found.len(), 500);
+}
+
 /// Text that looks like a config: known keys with values of every shape.
 fn config_like() -> impl Strategy<Value = String> {
     let names: Vec<String> = raw::keys()
@@ -260,6 +267,27 @@ fn config_like() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    /// The installed config with lines left out, doubled and cut.
+    #[test]
+    fn damaged_configs_never_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4u8, 0..60usize), 1..6),
+    ) {
+        let text = fs::read_to_string(root().join("conf/log-capturer.yaml")).unwrap();
+        let mut lines: Vec<String> =
+            text.lines().map(str::to_owned).collect();
+        for (line, edit, at) in edits {
+            let line = line.index(lines.len());
+            let cut = lines[line].char_indices().nth(at).map_or(lines[line].len(), |(i, _)| i);
+            match edit {
+                0 => { lines.remove(line); }
+                1 => lines.insert(line, lines[line].clone()),
+                2 => lines[line].truncate(cut),
+                _ => lines[line].insert_str(cut, ": ["),
+            }
+        }
+        check_answer(config::parse("f", lines.join("\n").as_bytes(), &TestEnv))?;
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         check_answer(config::parse("f", &bytes, &TestEnv))?;

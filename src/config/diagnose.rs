@@ -11,6 +11,10 @@ use super::marks::{Marks, Span};
 
 /// Characters of a source line that are shown; longer lines are cut around the caret.
 const SHOWN_CHARS_MAX: usize = 160;
+/// Bytes of a line that is shown at all: nobody reads a longer one, and each is masked anew.
+const LINE_BYTES_MAX: usize = 16 << 10;
+/// Diagnostics of one file; a file with more is no config, and the first are enough.
+const FOUND_MAX: usize = 500;
 /// Characters of a value that a message quotes.
 const QUOTED_CHARS_MAX: usize = 80;
 
@@ -79,13 +83,22 @@ pub struct Report<'a> {
     /// Values that are never shown.
     secrets: Vec<Span>,
     found: Vec<Diagnostic>,
+    /// An error was found, also one past the bound.
+    failed: bool,
 }
 
 impl<'a> Report<'a> {
     /// A report on `text`, called `file` in messages.
     pub fn new(file: &'a str, text: &'a str, marks: &'a Marks) -> Self {
         let secrets = marks.values(is_secret);
-        Self { file, lines: text.lines().collect(), marks, secrets, found: Vec::new() }
+        Self {
+            file,
+            lines: text.lines().collect(),
+            marks,
+            secrets,
+            found: Vec::new(),
+            failed: false,
+        }
     }
 
     /// The value of `key` is not what it must be.
@@ -140,9 +153,9 @@ impl<'a> Report<'a> {
         if !self.marks.has(key) {
             span = Span::TOP;
         }
-        self.push(Severity::Error, key, span, message);
+        let pushed = self.push(Severity::Error, key, span, message);
         // The value may be a secret under a misspelt name: show the name only.
-        if let Some(shown) = self.found.last_mut().and_then(|d| d.shown.as_mut()) {
+        if let Some(shown) = pushed.and_then(|d| d.shown.as_mut()) {
             let end = shown.caret + shown.width;
             if shown.text.chars().count() > end + 1 {
                 shown.text = shown.text.chars().take(end).collect();
@@ -162,9 +175,8 @@ impl<'a> Report<'a> {
     pub fn syntax(&mut self, key: &str, line: usize, column: usize, message: String) {
         let line = line.clamp(1, self.lines.len().max(1));
         let span = Span { line, column: column.max(1), width: 1, last_line: line };
-        self.push(Severity::Error, &Key::root(), span, message);
-        if let Some(last) = self.found.last_mut() {
-            key.clone_into(&mut last.key);
+        if let Some(pushed) = self.push(Severity::Error, &Key::root(), span, message) {
+            key.clone_into(&mut pushed.key);
         }
     }
 
@@ -174,7 +186,7 @@ impl<'a> Report<'a> {
 
     /// Whether an error (not a warning) was found.
     pub fn has_errors(&self) -> bool {
-        self.found.iter().any(|d| d.severity == Severity::Error)
+        self.failed
     }
 
     /// Errors so far in the items of `sources` and `sinks`.
@@ -191,16 +203,30 @@ impl<'a> Report<'a> {
         self.found
     }
 
-    fn push(&mut self, severity: Severity, key: &Key, span: Span, message: String) {
+    fn push(
+        &mut self,
+        severity: Severity,
+        key: &Key,
+        span: Span,
+        message: String,
+    ) -> Option<&mut Diagnostic> {
+        self.failed |= severity == Severity::Error;
+        if self.found.len() >= FOUND_MAX {
+            return None;
+        }
         let file = self.file.to_owned();
         let shown = self.show(span);
         let (line, column) = (span.line, span.column);
         let key = key.to_string();
         self.found.push(Diagnostic { severity, file, line, column, key, message, shown });
+        self.found.last_mut()
     }
 
     fn show(&self, span: Span) -> Option<Shown> {
         let line = self.lines.get(span.line.checked_sub(1)?)?;
+        if line.len() > LINE_BYTES_MAX {
+            return None;
+        }
         let masked = self.mask(line, span.line);
         let count = masked.len();
         let caret = (span.column - 1).min(count);

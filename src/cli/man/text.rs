@@ -10,8 +10,7 @@ It runs a fixed set of threads, and needs no more memory than check computes. Wh
 is slow or down the sources wait where they are: files on disk, containers in their
 engine's own log. What a configured rule drops or diverts is counted by its reason.
 
-Of containers, the one that log-capturer itself runs in is left alone, and so is each with
-the label log-capturer.enable=false.
+The container that log-capturer itself runs in is left alone.
 
 A file rotated by rename is read to its end under its new name. A file that is copied and
 truncated (logrotate's copytruncate) is followed too, its copy read first; lines that the

@@ -44,6 +44,16 @@ pub(super) fn refuse_loops(checks: &mut Checks<'_, '_>, config: &Config) {
     }
 }
 
+/// Refuses a `local_file` sink in the data directory itself, whose files have other owners.
+pub(super) fn refuse_data_dir_as_sink(checks: &mut Checks<'_, '_>, config: &Config) {
+    for (index, sink) in config.sinks.iter().enumerate() {
+        let at = Key::root().name("sinks").index(index).name("path");
+        if matches!(&sink.kind, SinkKind::LocalFile(file) if file.path == config.data_dir) {
+            checks.report.bad(&at, "is the `data_dir`", "a directory of its own");
+        }
+    }
+}
+
 /// Whether the source, through this pattern, may read files below `dir`.
 fn reads(source: &FileSource, pattern: &str, dir: &Path) -> bool {
     names_of(dir).iter().any(|dir| {

@@ -50,6 +50,7 @@ pub(super) fn config<'a>(
     // These find their keys by counting, so they need all sources and sinks to be there.
     if checks.report.errors_in_lists() == before {
         feedback::refuse_loops(&mut checks, &config);
+        feedback::refuse_data_dir_as_sink(&mut checks, &config);
         feedback::warn_overlaps(&mut checks, &config);
         feedback::warn_unused_sinks(&mut checks, &config);
     }
