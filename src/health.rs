@@ -43,7 +43,13 @@ impl HealthBoard {
         self.set(kind, name, Level::Healthy, "")
     }
 
-    /// All that was ever reported, sorted.
+    /// Takes a component off the board, back to saying nothing; true when it was there.
+    pub fn clear(&self, kind: &str, name: &str) -> bool {
+        let mut board = self.conditions.lock().unwrap_or_else(|e| e.into_inner());
+        board.remove(&(kind.to_owned(), name.to_owned())).is_some()
+    }
+
+    /// All that is reported, sorted.
     pub fn all(&self) -> BTreeMap<(String, String), Condition> {
         self.conditions.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }

@@ -1,6 +1,7 @@
 //! log-capturer: log files and containers' logs to Grafana Loki, nothing lost, threads fixed.
 
 pub mod ack;
+pub mod admin;
 pub mod batch;
 pub mod cli;
 pub mod clock;

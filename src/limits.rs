@@ -43,6 +43,9 @@ pub const RESOLVER_INBOX: usize = 64;
 /// Lines of our own log that wait for the `log` thread; more are counted and dropped.
 pub const LOG_RING_LINES: usize = 4096;
 
+/// How long a stop waits for lines of our own log to be taken by whoever reads stderr.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
+
 /// A line of our own log is cut here.
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 
@@ -51,6 +54,15 @@ pub const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A busy thread whose last beat is older is reported as stalled.
 pub const STALL_AFTER: Duration = Duration::from_secs(30);
+
+/// How often threads are compared with the plan: 5 system calls each time.
+pub const AUDIT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Unknown threads that are named; more are only counted.
+pub const AUDIT_NAMES: usize = 16;
+
+/// A step of the wall clock against the monotonic one that is worth a line in our log.
+pub const CLOCK_STEP: Duration = Duration::from_secs(60);
 
 /// How often dirty positions are written.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,12 +82,28 @@ pub const ADMIN_HEAD_BYTES_MAX: usize = 8 << 10;
 /// Body of an admin request.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
 
-/// An admin connection that makes no progress is closed.
+/// Headers of an admin request.
+pub const ADMIN_HEADERS_MAX: usize = 64;
+
+/// What is read at once from an admin connection.
+pub const ADMIN_READ_BYTES: usize = 16 << 10;
+
+/// An admin connection without a request is closed after this; so is one whose answer is not
+/// taken within it.
 pub const ADMIN_IDLE: Duration = Duration::from_secs(30);
 
 /// Follow streams of one engine at a time; the recorded engine stops at 128. The rest of its
 /// containers are polled in turns.
 pub const DOCKER_FOLLOWS_MAX: usize = 100;
+/// From the first byte of an admin request to its last, however it trickles.
+pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection that is being closed is read on, so that the peer gets our answer
+/// before a reset; and how long accepting rests when descriptors have run out.
+pub const ADMIN_LINGER: Duration = Duration::from_secs(1);
+
+/// Requests that may wait for `admin-1`: one a connection, and one from a signal.
+pub const ADMIN_REQUESTS: usize = ADMIN_CONNECTIONS_MAX + 1;
 
 /// Files kept open by file lanes, all together.
 pub const OPEN_FILES_MAX: usize = 4096;

@@ -1,9 +1,13 @@
 //! Counters and gauges: what every line came to, and how the daemon fares.
 //!
-//! Owned by all threads through one `Arc`; rendered by `admin`. The books of the promise:
-//! for each required sink, lines read = delivered + filtered + diverted + dropped + pending.
+//! Owned by all threads through one `Arc`; rendered by `admin`, which sets the sampled gauges
+//! (threads, memory, descriptors, queues) just before. The books of the promise: for each
+//! required sink, lines read = delivered + filtered + diverted + dropped + pending.
 
-use std::sync::atomic::AtomicU64;
+mod process;
+mod text;
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,6 +16,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::config::Config;
+use crate::health::Level;
+pub use process::ProcessFigures;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SourceTypeLabel {
@@ -52,7 +60,43 @@ pub struct ErrorLabels {
     pub error_type: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueueLabels {
+    pub component: String,
+    pub queue_type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HealthLabels {
+    pub component_type: String,
+    pub component_name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TypeLabel {
+    pub r#type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceWhatLabels {
+    pub source: String,
+    pub what: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LaneLabel {
+    pub lane: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BuildLabels {
+    pub version: String,
+    pub target: String,
+}
+
 type U64Counter = Counter<u64, AtomicU64>;
+type F64Gauge = Gauge<f64, AtomicU64>;
+type I64Gauge = Gauge<i64, AtomicI64>;
 
 /// All metrics that threads feed. Figures that are read on demand (memory, descriptors,
 /// threads, queues) are sampled by `admin` when it renders.
@@ -68,8 +112,27 @@ pub struct Metrics {
     lines_pending: Family<SinkLabel, Gauge>,
     errors: Family<ErrorLabels, U64Counter>,
     send_duration: Family<SinkLabel, Histogram>,
+    invalid_utf8: Family<SourceLabel, U64Counter>,
+    long_lines: Family<SourceWhatLabels, U64Counter>,
+    damaged: Family<SourceWhatLabels, U64Counter>,
+    bytes_at_risk: Family<LaneLabel, I64Gauge>,
     pub files_monitored: Gauge,
     pub containers_monitored: Gauge,
+    sampled: Sampled,
+}
+
+/// Gauges that are set when somebody asks.
+#[derive(Default)]
+struct Sampled {
+    threads: I64Gauge,
+    threads_expected: I64Gauge,
+    descriptors: I64Gauge,
+    memory: Family<TypeLabel, I64Gauge>,
+    queue_size: Family<QueueLabels, I64Gauge>,
+    queue_bytes: Family<SinkLabel, I64Gauge>,
+    queue_utilization: Family<SinkLabel, F64Gauge>,
+    component_health: Family<HealthLabels, F64Gauge>,
+    build_info: Family<BuildLabels, I64Gauge>,
 }
 
 impl Default for Metrics {
@@ -95,10 +158,17 @@ impl Metrics {
                 // 1 ms to 65 s: a push of one entry takes 0.4 ms, the request timeout is 30 s.
                 Histogram::new(exponential_buckets(0.001, 2.0, 17))
             }),
+            invalid_utf8: Family::default(),
+            long_lines: Family::default(),
+            damaged: Family::default(),
+            bytes_at_risk: Family::default(),
             files_monitored: Gauge::default(),
             containers_monitored: Gauge::default(),
+            sampled: Sampled::default(),
         };
         m.register();
+        m.register_care();
+        m.register_sampled();
         m
     }
 
@@ -128,6 +198,86 @@ impl Metrics {
             "Containers followed",
             self.containers_monitored.clone(),
         );
+    }
+
+    fn register_care(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "invalid_utf8_lines",
+            "Lines with bytes that are not UTF-8, replaced",
+            self.invalid_utf8.clone(),
+        );
+        r.register(
+            "long_lines",
+            "Lines above line_bytes_max, by what became of them",
+            self.long_lines.clone(),
+        );
+        r.register(
+            "damaged_records",
+            "Records of a container log that could not be read, skipped",
+            self.damaged.clone(),
+        );
+        r.register(
+            "bytes_at_risk",
+            "Bytes of unlinked files or removed containers not yet acknowledged",
+            self.bytes_at_risk.clone(),
+        );
+    }
+
+    fn register_sampled(&mut self) {
+        let (r, s) = (&mut self.registry, &self.sampled);
+        r.register("threads", "Threads of the process", s.threads.clone());
+        r.register("threads_expected", "Threads of the config", s.threads_expected.clone());
+        r.register("goroutines", "The same as threads, for old dashboards", s.threads.clone());
+        r.register("file_descriptors_open", "Open file descriptors", s.descriptors.clone());
+        r.register("memory_usage_bytes", "Memory, by type", s.memory.clone());
+        r.register("queue_size", "Items waiting in a queue", s.queue_size.clone());
+        r.register("sink_queue_bytes", "Bytes of sealed batches", s.queue_bytes.clone());
+        r.register(
+            "sink_queue_utilization",
+            "Bytes of sealed batches by queue.memory, 0 to 1",
+            s.queue_utilization.clone(),
+        );
+        r.register(
+            "component_health",
+            "1 healthy, 0.5 degraded, 0 unhealthy",
+            s.component_health.clone(),
+        );
+        r.register("build_info", "Always 1; the labels tell the build", s.build_info.clone());
+        let build = BuildLabels {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        };
+        s.build_info.get_or_create(&build).set(1);
+    }
+
+    /// Makes the series of a config exist with 0, so that dashboards and alerts have them from
+    /// the start and the first event shows as an increase.
+    pub fn declare(&self, config: &Config) {
+        let files = config.files.iter().map(|s| ("file", s.name.as_str()));
+        let docker = config.docker.iter().map(|s| ("docker", s.name.as_str()));
+        let sinks = config.sinks.iter().map(|s| s.name.as_str());
+        self.declare_names(files.chain(docker), sinks);
+    }
+
+    fn declare_names<'a>(
+        &self,
+        sources: impl Iterator<Item = (&'a str, &'a str)>,
+        sinks: impl Iterator<Item = &'a str>,
+    ) {
+        let labels = ErrorLabels { component: "daemon".to_owned(), error_type: "panic".to_owned() };
+        let _ = self.errors.get_or_create(&labels);
+        for sink in sinks {
+            for status in ["delivered", "diverted", "dropped"] {
+                self.sent(sink, status, 0);
+            }
+            self.pending(sink);
+            let _ = self.send_duration.get_or_create(&SinkLabel { sink: sink.to_owned() });
+        }
+        for (kind, source) in sources {
+            self.read(kind, source, 0, 0);
+            self.invalid_utf8(source, 0);
+        }
     }
 
     /// Lines and bytes that a source gave.
@@ -191,5 +341,177 @@ impl Metrics {
     pub fn send_duration(&self, sink: &str, duration: Duration) {
         let label = SinkLabel { sink: sink.to_owned() };
         self.send_duration.get_or_create(&label).observe(duration.as_secs_f64());
+    }
+
+    /// Lines of a source in which bytes that are not UTF-8 were replaced.
+    pub fn invalid_utf8(&self, source: &str, lines: u64) {
+        let label = SourceLabel { source: source.to_owned() };
+        self.invalid_utf8.get_or_create(&label).inc_by(lines);
+    }
+
+    /// Lines above `line_bytes_max`, by what became of them: `split`, `truncated`, `diverted`.
+    pub fn long_lines(&self, source: &str, what: &str, lines: u64) {
+        let labels = SourceWhatLabels { source: source.to_owned(), what: what.to_owned() };
+        self.long_lines.get_or_create(&labels).inc_by(lines);
+    }
+
+    /// Records of a container's log that could not be read, by kind of damage: `json`, `nul`.
+    pub fn damaged(&self, source: &str, what: &str, n: u64) {
+        let labels = SourceWhatLabels { source: source.to_owned(), what: what.to_owned() };
+        self.damaged.get_or_create(&labels).inc_by(n);
+    }
+
+    /// What a lane still holds of files that have no name any more: lost if the process ended
+    /// now.
+    pub fn set_bytes_at_risk(&self, lane: &str, bytes: u64) {
+        let label = LaneLabel { lane: lane.to_owned() };
+        self.bytes_at_risk.get_or_create(&label).set(gauge(bytes));
+    }
+
+    /// Sampled: threads of the process and of the plan.
+    pub fn set_threads(&self, threads: usize, expected: usize) {
+        self.sampled.threads.set(gauge(threads as u64));
+        self.sampled.threads_expected.set(gauge(expected as u64));
+    }
+
+    fn set_process(&self, figures: &ProcessFigures) {
+        self.sampled.descriptors.set(gauge(figures.open_fds));
+        for (kind, bytes) in [
+            ("resident", figures.resident_bytes),
+            ("resident_peak", figures.resident_peak_bytes),
+            ("anonymous", figures.anonymous_bytes),
+            ("virtual", figures.virtual_bytes),
+        ] {
+            let label = TypeLabel { r#type: kind.to_owned() };
+            self.sampled.memory.get_or_create(&label).set(gauge(bytes));
+        }
+    }
+
+    /// Sampled: items in a queue, such as `("loki", "batches")`.
+    pub fn set_queue_size(&self, component: &str, queue_type: &str, items: usize) {
+        let labels =
+            QueueLabels { component: component.to_owned(), queue_type: queue_type.to_owned() };
+        self.sampled.queue_size.get_or_create(&labels).set(gauge(items as u64));
+    }
+
+    /// Sampled: a sink's memory queue.
+    pub fn set_sink_queue(&self, sink: &str, used_bytes: usize, max_bytes: usize) {
+        let label = SinkLabel { sink: sink.to_owned() };
+        self.sampled.queue_bytes.get_or_create(&label).set(gauge(used_bytes as u64));
+        let share = used_bytes as f64 / max_bytes.max(1) as f64;
+        self.sampled.queue_utilization.get_or_create(&label).set(share);
+    }
+
+    /// Sampled: how components fare. Those not named any more vanish.
+    pub fn set_component_health<'a>(&self, all: impl Iterator<Item = (&'a str, &'a str, Level)>) {
+        self.sampled.component_health.clear();
+        for (kind, name, level) in all {
+            let value = match level {
+                Level::Healthy => 1.0,
+                Level::Degraded => 0.5,
+                Level::Unhealthy => 0.0,
+            };
+            let labels =
+                HealthLabels { component_type: kind.to_owned(), component_name: name.to_owned() };
+            self.sampled.component_health.get_or_create(&labels).set(value);
+        }
+    }
+
+    /// All metrics and those of the process in Prometheus's text format
+    /// ([`CONTENT_TYPE`]), as they are now.
+    pub fn render(&self) -> String {
+        let figures = ProcessFigures::sample();
+        self.set_process(&figures);
+        text::render(&self.registry, &figures)
+    }
+}
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn gauge(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names that dashboards of log_capturer_go hold, with their labels, as exposed.
+    const FAMILIAR: [&str; 22] = [
+        "log_capturer_logs_processed_total{source_type=\"file\"} 0",
+        "log_capturer_logs_sent_total{sink=\"loki\",status=\"delivered\"} 0",
+        "log_capturer_errors_total{component=\"daemon\",error_type=\"panic\"} 0",
+        "log_capturer_queue_size{component=\"loki\",queue_type=\"batches\"} 3",
+        "log_capturer_sink_queue_utilization{sink=\"loki\"} 0.5",
+        "log_capturer_sink_send_duration_seconds_bucket{le=\"0.001\",sink=\"loki\"} 0",
+        "log_capturer_sink_send_duration_seconds_count{sink=\"loki\"} 0",
+        "log_capturer_component_health{component_type=\"sink\",component_name=\"loki\"} 0.5",
+        "log_capturer_total_files_monitored 0",
+        "log_capturer_total_containers_monitored 0",
+        "log_capturer_threads 16",
+        "log_capturer_threads_expected 17",
+        "log_capturer_goroutines 16",
+        "log_capturer_file_descriptors_open ",
+        "log_capturer_memory_usage_bytes{type=\"resident\"} ",
+        "log_capturer_build_info{version=\"",
+        "process_cpu_seconds_total ",
+        "process_resident_memory_bytes ",
+        "process_open_fds ",
+        "process_max_fds ",
+        "process_start_time_seconds ",
+        "process_threads ",
+    ];
+
+    #[test]
+    fn every_familiar_name_is_there_from_the_start() {
+        let m = Metrics::new();
+        m.declare_names([("file", "system")].into_iter(), ["loki"].into_iter());
+        m.set_threads(16, 17);
+        m.set_queue_size("loki", "batches", 3);
+        m.set_sink_queue("loki", 1 << 20, 2 << 20);
+        m.set_component_health([("sink", "loki", Level::Degraded)].into_iter());
+        let text = m.render();
+        for name in FAMILIAR {
+            assert!(text.lines().any(|l| l.starts_with(name)), "{name} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_has_help_and_type_once() {
+        let m = Metrics::new();
+        m.declare_names([("docker", "local")].into_iter(), ["loki"].into_iter());
+        m.damaged("local", "nul", 2);
+        m.set_bytes_at_risk("file-0", 7);
+        let text = m.render();
+        let mut names = std::collections::BTreeSet::new();
+        for line in text.lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
+            assert!(names.insert(line.split(' ').next().unwrap()), "{line} twice");
+        }
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s));
+            assert!(names.contains(name) || family.is_some_and(|f| names.contains(f)), "{line}");
+        }
+        assert!(
+            text.contains("log_capturer_damaged_records_total{source=\"local\",what=\"nul\"} 2")
+        );
+        assert!(text.contains("log_capturer_bytes_at_risk{lane=\"file-0\"} 7"));
+    }
+
+    #[test]
+    fn the_books_balance() {
+        let m = Metrics::new();
+        m.sealed("loki", 10);
+        m.delivered("loki", 7);
+        m.diverted("loki", "too_old", 2);
+        let text = m.render();
+        assert!(text.contains("log_capturer_lines_pending{sink=\"loki\"} 1"), "{text}");
+        assert!(
+            text.contains("log_capturer_logs_sent_total{sink=\"loki\",status=\"delivered\"} 7")
+        );
+        assert!(
+            text.contains("log_capturer_lines_diverted_total{sink=\"loki\",reason=\"too_old\"} 2")
+        );
     }
 }

@@ -70,6 +70,17 @@ impl Beat {
     fn mark(&self, waits: Waits) {
         self.0.at_ms.store(self.0.start.elapsed().as_millis() as u64, Ordering::Relaxed);
         self.0.state.store(waits as u8, Ordering::Relaxed);
+        #[cfg(feature = "test-hooks")]
+        self.stall_if_asked(waits);
+    }
+
+    #[cfg(feature = "test-hooks")]
+    fn stall_if_asked(&self, waits: Waits) {
+        if waits != Waits::Ended {
+            self.0.state.store(Waits::Busy as u8, Ordering::Relaxed);
+            super::test_hooks::stall_if_named();
+            self.0.state.store(waits as u8, Ordering::Relaxed);
+        }
     }
 
     /// Working, and alive now.

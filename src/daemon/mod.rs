@@ -1,11 +1,17 @@
 //! The only place that creates channels and threads: wiring, registry, signals, shutdown.
 
+pub mod auditor;
 pub mod beat;
 pub mod data_dir;
+pub mod monitor;
+pub mod own_log;
 pub mod plan;
 pub mod registry;
 pub mod signals;
 pub mod stop;
+pub mod systemd;
+#[cfg(feature = "test-hooks")]
+pub mod test_hooks;
 
 pub use beat::{Beat, Waits};
 pub use registry::{Registered, Registry};
