@@ -117,5 +117,44 @@ pub const DEAD_LETTER_LINE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of an answer's body that are read: 500 groups of refusals take 90 KB (recorded).
 pub const ANSWER_BYTES_MAX: usize = 256 << 10;
 
+/// What is read past a chunk, so that a line of the largest size fits with its line end; one
+/// page, so that reads stay aligned.
+pub const READ_MARGIN_BYTES: usize = 4 << 10;
+
+/// First bytes of a file that tell it from others under the same inode.
+pub const FINGERPRINT_BYTES_MAX: usize = 1 << 10;
+
+/// How often files that grow are looked at.
+pub const FILE_TICK: Duration = Duration::from_millis(200);
+
+/// A file that did not grow for this long is idle: its directory's data event wakes it.
+pub const FILE_IDLE_AFTER: Duration = Duration::from_secs(5);
+
+/// Idle files that no data event covers (their directory has active files, or inotify is at
+/// its limit) are looked at this often ...
+pub const FILE_IDLE_TICK: Duration = Duration::from_secs(1);
+
+/// ... but not more than this many a second: one fstat(2) takes 0.3 us, so 0.1 % of a core.
+pub const FILE_IDLE_LOOKS_PER_SECOND: usize = 2_000;
+
+/// All names are looked through this often where inotify works ...
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// ... and this often where it does not, and after its queue overflowed.
+pub const SWEEP_INTERVAL_BLIND: Duration = Duration::from_secs(10);
+
+/// Changes of names in a directory are gathered for this long before it is listed, and for
+/// 20 times what listing it took last.
+pub const NAMES_SETTLE: Duration = Duration::from_millis(100);
+
+/// Levels of directories below the fixed part of a pattern with `**`.
+pub const WALK_DEPTH_MAX: usize = 16;
+
+/// Directories that a lane looks through and watches.
+pub const WALK_DIRECTORIES_MAX: usize = 20_000;
+
+/// Chunks that a file lane reads before it looks at its inbox again.
+pub const READS_A_TURN: usize = 16;
+
 const _: () = assert!(READ_CHUNK_BYTES >= LOKI_LINE_BYTES_MAX);
 const _: () = assert!(LOKI_REQUEST_BYTES_MAX < 4 << 20);

@@ -11,7 +11,7 @@ use super::{BatchId, Format, OpenBatch, SealedBatch};
 use crate::ack::{AckEvent, AckPort, Identity, Position};
 use crate::metrics::Metrics;
 use crate::queue::SinkQueue;
-use crate::record::{Place, Record, SourceId};
+use crate::record::{Place, Record, SourceId, StreamLabels};
 
 /// A sink as a lane sees it.
 pub struct SinkPort {
@@ -23,6 +23,24 @@ pub struct SinkPort {
     pub batch_bytes: usize,
     pub batch_wait: Duration,
     pub queue: SinkQueue,
+}
+
+/// One line of a run; see [`Batcher::append_run`].
+#[derive(Clone, Copy, Debug)]
+pub struct RunRecord<'a> {
+    /// Offsets between which the line lies in its source.
+    pub before: u64,
+    pub after: u64,
+    pub timestamp_ns: i64,
+    /// Valid UTF-8.
+    pub line: &'a [u8],
+}
+
+/// What came of a run: how many records were taken, and where the first refused one begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunOutcome {
+    pub taken: u64,
+    pub refused_at: Option<u64>,
 }
 
 /// The record was not taken: a required sink has no room. Try again after a wake-up.
@@ -163,6 +181,56 @@ impl Batcher {
         Ok(())
     }
 
+    /// Adds the records of one source and one stream that follow each other, until one is
+    /// refused. The same as [`Self::append`] for each, with what they share looked up once.
+    pub fn append_run<'a>(
+        &mut self,
+        id: SourceId,
+        labels: &Arc<StreamLabels>,
+        now: Instant,
+        records: impl Iterator<Item = RunRecord<'a>>,
+    ) -> RunOutcome {
+        let Some(fed) = self.sources.get(&id) else { panic!("run of unknown source {id:?}") };
+        let sinks = fed.sinks.clone();
+        let mut outcome = RunOutcome::default();
+        let mut reached = None;
+        for r in records {
+            let (timestamp_ns, line) = (r.timestamp_ns, r.line);
+            let record = Record { timestamp_ns, line, labels, metadata: &[] };
+            for &sink in &*sinks {
+                if self.is_full(sink, self.shard_of(sink, &record), &record) {
+                    // Sealing tells `ack` how far this source was read.
+                    if let Some(after) = reached.take() {
+                        self.advance(id, Place::at(after));
+                    }
+                    if !self.make_room(sink, &record) && self.sinks[sink].port.required {
+                        outcome.refused_at = Some(r.before);
+                        return outcome;
+                    }
+                }
+            }
+            for &sink in &*sinks {
+                self.push(sink, (id, Place::at(r.before)), &record, now);
+            }
+            reached = Some(r.after);
+            outcome.taken += 1;
+        }
+        if let Some(after) = reached {
+            self.advance(id, Place::at(after));
+        }
+        outcome
+    }
+
+    /// Whether no required one of `sinks` has a batch of this stream's shard parked. While it
+    /// has, reading on is of little use: a wake-up comes when the batch is gone.
+    pub fn has_room(&self, sinks: &[usize], labels: &StreamLabels) -> bool {
+        sinks.iter().all(|&sink| {
+            let lane = &self.sinks[sink];
+            let shard = (labels.hash() % lane.open.len() as u64) as usize;
+            !lane.port.required || lane.parked[shard].is_none()
+        })
+    }
+
     /// All before `after` is accounted for without a record (filtered, blank, diverted).
     pub fn advance(&mut self, id: SourceId, after: Place) {
         let Some(fed) = self.sources.get_mut(&id) else { return };
@@ -177,14 +245,18 @@ impl Batcher {
         (record.labels.hash() % self.sinks[sink].open.len() as u64) as usize
     }
 
+    #[inline]
+    fn is_full(&self, sink: usize, shard: usize, record: &Record<'_>) -> bool {
+        let lane = &self.sinks[sink];
+        lane.open[shard].as_ref().is_some_and(|open| {
+            open.entries() > 0 && open.size_with(record) > lane.port.batch_bytes
+        })
+    }
+
     /// Seals what is full; false when the record's shard cannot take it now.
     fn make_room(&mut self, sink: usize, record: &Record<'_>) -> bool {
         let shard = self.shard_of(sink, record);
-        let lane = &self.sinks[sink];
-        let full = lane.open[shard].as_ref().is_some_and(|open| {
-            open.entries() > 0 && open.size_with(record) > lane.port.batch_bytes
-        });
-        if !full {
+        if !self.is_full(sink, shard, record) {
             return true;
         }
         self.unpark(sink, shard) && {
@@ -195,10 +267,8 @@ impl Batcher {
 
     fn push(&mut self, sink: usize, at: (SourceId, Place), record: &Record<'_>, now: Instant) {
         let shard = self.shard_of(sink, record);
+        let over = self.is_full(sink, shard, record);
         let lane = &mut self.sinks[sink];
-        let over = lane.open[shard].as_ref().is_some_and(|open| {
-            open.entries() > 0 && open.size_with(record) > lane.port.batch_bytes
-        });
         if over {
             // Only an optional sink gets here without room: its newest is dropped, counted.
             self.metrics.dropped(&lane.port.name, "sink_full", 1);
@@ -340,7 +410,6 @@ mod tests {
     use crate::ack::{FileIdentity, Fingerprint, Outcome, Watermarks};
     use crate::batch::loki_push;
     use crate::queue::{QueuedBatch, SinkBudget};
-    use crate::record::StreamLabels;
 
     struct Rig {
         batcher: Batcher,
@@ -455,6 +524,40 @@ mod tests {
             assert_eq!(lines, wanted);
             assert_eq!(rig.marks.place(id), Some(Place::at(1_000)));
         }
+    }
+
+    #[test]
+    fn a_run_ends_at_the_first_refused_record_and_may_be_taken_up_there() {
+        let mut rig = rig(1, 1, 64);
+        let id = rig.batcher.add_source(position(), Arc::from([0usize]));
+        let labels = StreamLabels::new([("a".to_owned(), "b".to_owned())]);
+        let texts: Vec<_> = (0..500).map(|n| format!("{n:0200}")).collect();
+        let (mut at, mut lines, mut refused) = (0, Vec::new(), 0);
+        while at < texts.len() as u64 || !rig.batcher.is_empty() || rig.budget.held_batches() > 0 {
+            let records = (at..texts.len() as u64).map(|n| RunRecord {
+                before: n,
+                after: n + 1,
+                timestamp_ns: n as i64,
+                line: texts[n as usize].as_bytes(),
+            });
+            let outcome = rig.batcher.append_run(id, &labels, Instant::now(), records);
+            at += outcome.taken;
+            if let Some(place) = outcome.refused_at {
+                assert_eq!(place, at);
+                refused += 1;
+                assert!(!rig.batcher.has_room(&[0], &labels));
+            } else {
+                rig.batcher.drain();
+            }
+            rig.events();
+            let place = rig.marks.place(id).map_or(0, |p| p.offset);
+            assert!(place <= lines.len() as u64, "{place} committed, {} sent", lines.len());
+            lines.extend(rig.deliver());
+        }
+        assert!(refused > 0 && rig.batcher.has_room(&[0], &labels));
+        assert_eq!(lines, texts);
+        rig.events();
+        assert_eq!(rig.marks.place(id), Some(Place::at(500)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod open;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use batcher::{Batcher, Blocked, SinkPort};
+pub use batcher::{Batcher, Blocked, RunOutcome, RunRecord, SinkPort};
 pub use open::OpenBatch;
 
 use crate::record::{Place, SourceId, StreamLabels};
