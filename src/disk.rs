@@ -4,7 +4,7 @@
 //! plain files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,24 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As open(2) and read(2).
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// At most `len_max` bytes from `offset` on; fewer only at the file's end.
+    ///
+    /// # Errors
+    /// As open(2) and pread(2).
+    fn read_at(&self, path: &Path, offset: u64, len_max: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = self.read(path)?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        bytes.drain(..from);
+        bytes.truncate(len_max);
+        Ok(bytes)
+    }
+    /// The length of a file.
+    ///
+    /// # Errors
+    /// As stat(2).
+    fn len_bytes(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.read(path)?.len() as u64)
+    }
     /// Writes a whole file (mode 0640) and syncs it.
     ///
     /// # Errors
@@ -98,6 +116,18 @@ impl Disk for HostDisk {
         Ok(bytes)
     }
 
+    fn read_at(&self, path: &Path, offset: u64, len_max: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(len_max as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn len_bytes(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
     fn write_synced(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o640);
@@ -132,5 +162,41 @@ impl Disk for HostDisk {
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)
+    }
+}
+
+/// Bytes that [`whole_lines_bytes`] and counts of lines read at once.
+const SCAN_BYTES: usize = 64 << 10;
+
+/// Where the last whole line of a file ends: what follows is a torn tail.
+///
+/// # Errors
+/// As [`Disk::read_at`].
+pub fn whole_lines_bytes(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
+    let mut end = disk.len_bytes(path)?;
+    while end > 0 {
+        let start = end.saturating_sub(SCAN_BYTES as u64);
+        let bytes = disk.read_at(path, start, (end - start) as usize)?;
+        if let Some(at) = memchr::memrchr(b'\n', &bytes) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// How many whole lines a file has.
+///
+/// # Errors
+/// As [`Disk::read_at`].
+pub fn count_lines(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
+    let (mut offset, mut lines) = (0, 0);
+    loop {
+        let bytes = disk.read_at(path, offset, SCAN_BYTES)?;
+        if bytes.is_empty() {
+            return Ok(lines);
+        }
+        lines += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        offset += bytes.len() as u64;
     }
 }

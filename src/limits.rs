@@ -156,5 +156,48 @@ pub const WALK_DIRECTORIES_MAX: usize = 20_000;
 /// Chunks that a file lane reads before it looks at its inbox again.
 pub const READS_A_TURN: usize = 16;
 
+/// How long an address from the resolver counts as fresh; an older one serves on while it is
+/// asked for again.
+pub const NAME_FRESH: Duration = Duration::from_secs(30);
+
+/// Header block of an answer.
+pub const ANSWER_HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// Idle connections to a sink are closed by us before Loki does (120 s, recorded).
+pub const CONNECTION_IDLE: Duration = Duration::from_secs(90);
+
+/// A `Retry-After` is honoured up to this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// How often a held batch is sent again to see whether the cause is gone.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Requests a batch may spend on finding refused entries that no answer names.
+pub const SEARCH_REQUESTS_MAX: u32 = 40;
+
+/// Resets in a row while a connection can be made, after which a batch is halved: a server
+/// that answers 413 and closes shows as a reset.
+pub const RESETS_BEFORE_SPLIT: u32 = 3;
+
+/// A part is not halved because of resets or rate limits below this size.
+pub const SPLIT_BYTES_MIN: usize = 64 << 10;
+
+/// How long a stream that a stream limit refuses is tried, before its entries go to dead
+/// letters.
+pub const STREAM_LIMIT_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Loki refuses what is older than this before a stream's newest entry (max_chunk_age / 2).
+pub const ORDER_WINDOW: Duration = Duration::from_secs(3600);
+
+/// Past this an entry is at risk, and its stream travels alone: 5/6 of the window.
+pub const ORDER_RISK: Duration = Duration::from_secs(3000);
+
+/// Streams whose newest delivered time a sender remembers (16 bytes each).
+pub const NEWEST_STREAMS_MAX: usize = 16_384;
+
+/// A dead-letter segment is closed at this size, or an eighth of the whole store if less.
+pub const DEAD_LETTER_SEGMENT_BYTES: u64 = 16 << 20;
+
+const _: () = assert!(ORDER_RISK.as_secs() < ORDER_WINDOW.as_secs());
 const _: () = assert!(READ_CHUNK_BYTES >= LOKI_LINE_BYTES_MAX);
 const _: () = assert!(LOKI_REQUEST_BYTES_MAX < 4 << 20);

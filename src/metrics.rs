@@ -94,6 +94,11 @@ pub struct BuildLabels {
     pub target: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    pub reason: String,
+}
+
 type U64Counter = Counter<u64, AtomicU64>;
 type F64Gauge = Gauge<f64, AtomicU64>;
 type I64Gauge = Gauge<i64, AtomicI64>;
@@ -111,6 +116,7 @@ pub struct Metrics {
     lines_dropped: Family<SinkReasonLabels, U64Counter>,
     lines_pending: Family<SinkLabel, Gauge>,
     errors: Family<ErrorLabels, U64Counter>,
+    dead_letters_evicted: Family<ReasonLabel, U64Counter>,
     send_duration: Family<SinkLabel, Histogram>,
     invalid_utf8: Family<SourceLabel, U64Counter>,
     long_lines: Family<SourceWhatLabels, U64Counter>,
@@ -154,6 +160,7 @@ impl Metrics {
             lines_dropped: Family::default(),
             lines_pending: Family::default(),
             errors: Family::default(),
+            dead_letters_evicted: Family::default(),
             send_duration: Family::new_with_constructor(|| {
                 // 1 ms to 65 s: a push of one entry takes 0.4 ms, the request timeout is 30 s.
                 Histogram::new(exponential_buckets(0.001, 2.0, 17))
@@ -185,6 +192,11 @@ impl Metrics {
             "lines_pending",
             "Lines sealed and not yet answered",
             self.lines_pending.clone(),
+        );
+        r.register(
+            "dead_letters_evicted",
+            "Lines that left the dead letters for want of room or by age",
+            self.dead_letters_evicted.clone(),
         );
         r.register("errors", "Errors by component", self.errors.clone());
         r.register(
@@ -328,6 +340,12 @@ impl Metrics {
 
     fn pending(&self, sink: &str) -> Gauge {
         self.lines_pending.get_or_create_owned(&SinkLabel { sink: sink.to_owned() })
+    }
+
+    /// Lines in dead letters that were removed because of `bytes` or `age`.
+    pub fn evicted(&self, reason: &str, lines: u64) {
+        let label = ReasonLabel { reason: reason.to_owned() };
+        self.dead_letters_evicted.get_or_create(&label).inc_by(lines);
     }
 
     /// One error of a component, by a short type such as `timeout` or `http_429`.

@@ -178,7 +178,11 @@ pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- daemon (started {} times) in {}", self.starts, self.dir.path().display());
+            eprintln!(
+                "--- daemon (started {} times) in {}",
+                self.starts,
+                self.dir.path().display()
+            );
             for what in ["/health", "/metrics"] {
                 let text = self.child.as_ref().and_then(|_| self.get(what));
                 eprintln!("--- {what}: {}", text.map_or("no answer".into(), |(_, body)| body));

@@ -54,7 +54,12 @@ fn a_long_line_is_split_truncated_or_diverted() {
     check(text, framing(8, LongLines::Truncate), &[b"01234567", b"next"], 27);
     check(text, framing(8, LongLines::DeadLetter), &[b"01234567", b"next"], 27);
     check(b"01234567\r\n", framing(8, LongLines::Truncate), &[b"01234567"], 10);
-    check("aééé\n".as_bytes(), framing(4, LongLines::Split), &["aé".as_bytes(), "éé".as_bytes()], 8);
+    check(
+        "aééé\n".as_bytes(),
+        framing(4, LongLines::Split),
+        &["aé".as_bytes(), "éé".as_bytes()],
+        8,
+    );
 }
 
 #[test]
@@ -134,7 +139,10 @@ fn model(bytes: &[u8], f: Framing) -> Vec<Vec<u8>> {
 #[derive(Clone, Debug)]
 enum Step {
     Write(Vec<u8>),
-    Read { chunk: usize, refuse_at: Option<usize> },
+    Read {
+        chunk: usize,
+        refuse_at: Option<usize>,
+    },
     Restart,
     /// The file begins again; all that was there had been read.
     Truncate,
