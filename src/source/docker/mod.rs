@@ -1,1 +1,67 @@
-//! Docker containers: engine, discovery, streams.
+//! Docker containers: discovery by `docker-ctl`, API streams by `docker-N`.
+//!
+//! Json-file logs that can be read go to the file lanes ([`super::ContainerLog`]); the other
+//! containers are handed to a Docker lane as [`ApiContainer`]. The pure parts (`http`, `chunk`,
+//! `frame`, `record`, `pieces`, `place`, `json_record`) read no clock and do no I/O.
+
+pub mod json_record;
+pub mod pieces;
+pub mod record;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::checked::{LongLines, StartAt};
+
+/// A container whose log is read through the engine's API.
+#[derive(Clone, Debug)]
+pub struct ApiContainer {
+    /// Index of the Docker source in the config; its endpoint is the engine's.
+    pub engine: usize,
+    /// The API version to ask for, as negotiated: `1.41`.
+    pub api_version: Arc<str>,
+    /// Name of the Docker source in the config.
+    pub source: Arc<str>,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name without slash.
+    pub name: String,
+    /// A pseudo terminal: raw stream, everything is stdout, lines end in CR LF.
+    pub tty: bool,
+    /// Name of its log driver: `json-file`, `local`, ...
+    pub driver: String,
+    /// Removed by the engine when it ends: never closed for back-pressure.
+    pub auto_remove: bool,
+    /// Whether it runs now; a follow stream is opened for a running one only.
+    pub running: bool,
+    /// Base labels, to which `stream` is added.
+    pub labels: Vec<(String, String)>,
+    /// Structured metadata of each record: container id, image.
+    pub metadata: Vec<(String, String)>,
+    pub line_bytes_max: usize,
+    pub long_lines: LongLines,
+    pub partial_wait: Duration,
+    /// Counts only when no position is known; `Beginning` for what appeared after our start.
+    pub start_at: StartAt,
+    pub sinks: Arc<[usize]>,
+}
+
+/// What a Docker lane is told. Sent with try_send by `docker-ctl`, then `Poller::notify`; when
+/// the inbox is full `docker-ctl` keeps its "relist" flag for the lane and tells it all again.
+#[derive(Debug)]
+pub enum DockerEvent {
+    /// To be followed, or its labels, name, version or running state changed. Idempotent.
+    Container(Box<ApiContainer>),
+    /// A run began (`start` event).
+    Started { engine: usize, id: String },
+    /// A run ended (`die` event).
+    Died { engine: usize, id: String },
+    /// The engine does not know it any more: read nothing, forget once acknowledged.
+    Gone { engine: usize, id: String },
+    /// The engine does not answer: close its streams and keep their places.
+    EngineDown { engine: usize },
+    /// The engine answers (again); `Container` follows for each of its containers.
+    EngineUp { engine: usize },
+    /// A stop was asked for.
+    Stop,
+}
