@@ -25,8 +25,8 @@ pub enum Cause {
     /// All entries of the stream: its labels break a limit.
     Labels,
     /// The ingester ignored `ignored` entries out of `total`; listed are the times of at most
-    /// ten of them.
-    TooFarBehind { ignored: usize, total: usize, listed_ns: Vec<i64> },
+    /// ten of them. What is older than `oldest_second` (the least that is listed) is refused.
+    TooFarBehind { ignored: usize, total: usize, listed_ns: Vec<i64>, oldest_second: i64 },
 }
 
 impl Cause {
@@ -163,17 +163,21 @@ fn stream_cause(rest: &str) -> Option<Cause> {
 /// The ingester's report; None as well when its reason is a rate limit.
 fn ingester(body: &str) -> Option<Refusal> {
     let mut listed_ns = Vec::new();
+    let mut oldest_second = i64::MAX;
     let mut rest = body;
     while let Some(after) = rest.strip_prefix(INGESTER) {
         let (time, after) = after.split_once(" ignored, reason: '")?;
         listed_ns.push(go_time_ns(time)?);
         let after = after.strip_prefix("entry too far behind, entry timestamp is: ")?;
-        rest = after.split_once("',\n")?.1;
+        let (times, after) = after.split_once("',\n")?;
+        let oldest = times.split_once(", oldest acceptable timestamp is: ")?.1;
+        oldest_second = oldest_second.min(rfc3339_second(oldest)?);
+        rest = after;
     }
     let (ignored, total, stream) = totals(rest)?;
     let labels = label_set(stream)?.0;
     let text = body.lines().next().unwrap_or_default().trim_end_matches(',').to_owned();
-    let cause = Cause::TooFarBehind { ignored, total, listed_ns };
+    let cause = Cause::TooFarBehind { ignored, total, listed_ns, oldest_second };
     Some(Refusal { labels, cause, count: ignored, text })
 }
 
