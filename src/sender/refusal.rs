@@ -13,34 +13,20 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Validation: entries of this second (UTC).
-    TooOld {
-        second: i64,
-    },
-    TooNew {
-        second: i64,
-    },
+    TooOld { second: i64 },
+    TooNew { second: i64 },
     /// Lines of exactly this many bytes.
-    LineTooLong {
-        len: usize,
-    },
+    LineTooLong { len: usize },
     MetadataDisallowed,
     /// Names and values of this many bytes together.
-    MetadataTooLarge {
-        len: usize,
-    },
+    MetadataTooLarge { len: usize },
     /// This many pairs.
-    MetadataTooMany {
-        pairs: usize,
-    },
+    MetadataTooMany { pairs: usize },
     /// All entries of the stream: its labels break a limit.
     Labels,
     /// The ingester ignored `ignored` entries out of `total`; listed are the times of at most
-    /// ten of them.
-    TooFarBehind {
-        ignored: usize,
-        total: usize,
-        listed_ns: Vec<i64>,
-    },
+    /// ten of them. What is older than `oldest_second` (the least that is listed) is refused.
+    TooFarBehind { ignored: usize, total: usize, listed_ns: Vec<i64>, oldest_second: i64 },
 }
 
 impl Cause {
@@ -177,17 +163,21 @@ fn stream_cause(rest: &str) -> Option<Cause> {
 /// The ingester's report; None as well when its reason is a rate limit.
 fn ingester(body: &str) -> Option<Refusal> {
     let mut listed_ns = Vec::new();
+    let mut oldest_second = i64::MAX;
     let mut rest = body;
     while let Some(after) = rest.strip_prefix(INGESTER) {
         let (time, after) = after.split_once(" ignored, reason: '")?;
         listed_ns.push(go_time_ns(time)?);
         let after = after.strip_prefix("entry too far behind, entry timestamp is: ")?;
-        rest = after.split_once("',\n")?.1;
+        let (times, after) = after.split_once("',\n")?;
+        let oldest = times.split_once(", oldest acceptable timestamp is: ")?.1;
+        oldest_second = oldest_second.min(rfc3339_second(oldest)?);
+        rest = after;
     }
     let (ignored, total, stream) = totals(rest)?;
     let labels = label_set(stream)?.0;
     let text = body.lines().next().unwrap_or_default().trim_end_matches(',').to_owned();
-    let cause = Cause::TooFarBehind { ignored, total, listed_ns };
+    let cause = Cause::TooFarBehind { ignored, total, listed_ns, oldest_second };
     Some(Refusal { labels, cause, count: ignored, text })
 }
 
@@ -287,8 +277,9 @@ fn escaped(kind: char) -> Option<char> {
 
 /// Whether `theirs` (from an answer) is our stream: the same pairs but for what Loki adds.
 pub fn same_stream(ours: &[(String, String)], theirs: &[(String, String)]) -> bool {
-    let added =
-        |name: &str| name == "service_name" || (name.starts_with("__") && name.ends_with("__"));
+    let added = |name: &str| {
+        name == "service_name" || (name.starts_with("__") && name.ends_with("__"))
+    };
     let mut left = ours.iter().peekable();
     for pair in theirs {
         if left.peek().is_some_and(|mine| *mine == pair) {
