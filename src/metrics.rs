@@ -247,7 +247,7 @@ impl Metrics {
         r.register("sink_queue_bytes", "Bytes of sealed batches", s.queue_bytes.clone());
         r.register(
             "sink_queue_utilization",
-            "Bytes of sealed batches by queue.memory, 0 to 1",
+            "Bytes of sealed batches by queue.memory; above 1 by the batch that always fits",
             s.queue_utilization.clone(),
         );
         r.register(

@@ -1,6 +1,10 @@
 //! The one integration binary. Each module is a subject; its line says why it is here.
 
+// Doubles of the outside world start threads and programs as they like.
+#![allow(clippy::disallowed_methods)]
+
 mod cli; // the command line from outside: exit codes, tables of `check`
 mod config; // config files, good and bad; the manual's table of keys
 mod loki; // the Loki double answers as a real Loki was recorded to answer
 mod support; // what the tests share: doubles, waiting
+mod tidy; // the rules of the code base, as code

@@ -309,8 +309,9 @@ mod tests {
             body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let _ = parse(&noise);
-            let mut bytes = format!("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len())
-                .into_bytes();
+            let n = body.len();
+            let head = format!("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: {n}\r\n\r\n");
+            let mut bytes = head.into_bytes();
             bytes.extend_from_slice(&body);
             for cut in 0..bytes.len() {
                 prop_assert_eq!(parse(&bytes[..cut]), Parsed::Incomplete);

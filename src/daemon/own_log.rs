@@ -61,7 +61,8 @@ pub struct OwnLogInbox {
 /// Makes `log`'s macros speak to us. Once a process.
 ///
 /// The level is the config's for our own modules; those of libraries are heard from WARN up.
-/// `LOG_CAPTURER_LOG` replaces it, in the way of `RUST_LOG`: `debug`, `log_capturer=debug,ureq=info`.
+/// `LOG_CAPTURER_LOG` replaces it, in the way of `RUST_LOG`: `debug`, or
+/// `log_capturer=debug,ureq=info`.
 ///
 /// # Errors
 /// When a logger is set already.

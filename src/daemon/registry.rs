@@ -43,6 +43,8 @@ impl Registry {
     ///
     /// # Errors
     /// When the system has no room for another thread.
+    // The one place that may: see clippy.toml.
+    #[allow(clippy::disallowed_methods)]
     pub fn spawn(
         &self,
         name: &str,

@@ -67,7 +67,8 @@ mod tests {
                     # HELP g_bytes G.\n# TYPE g_bytes gauge\n# UNIT g_bytes bytes\ng_bytes 2\n\
                     # EOF\n";
         let want = "# HELP a_b_total Help me.\n# TYPE a_b_total counter\n\
-                    a_b_total{x=\"# TYPE\"} 1\n# HELP g_bytes G.\n# TYPE g_bytes gauge\ng_bytes 2\n";
+                    a_b_total{x=\"# TYPE\"} 1\n# HELP g_bytes G.\n# TYPE g_bytes gauge\n\
+                    g_bytes 2\n";
         assert_eq!(classic(open), want);
     }
 }

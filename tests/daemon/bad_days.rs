@@ -108,7 +108,8 @@ fn refused_entries_go_to_dead_letters_and_the_rest_is_delivered() {
     expect_once(&double, 1, 1_000);
     let diverted = || {
         let (_, text) = daemon.get("/metrics").expect("metrics");
-        let of = |l: &&str| l.starts_with("log_capturer_logs_sent_total{") && l.contains("diverted");
+        let sent = "log_capturer_logs_sent_total{";
+        let of = |l: &&str| l.starts_with(sent) && l.contains("diverted");
         text.lines().find(of).and_then(|l| l.rsplit(' ').next().map(str::to_owned))
     };
     wait_until(PATIENCE, "the books", || diverted().is_some_and(|n| n == "20"));

@@ -2,6 +2,8 @@
 
 mod bad_days;
 mod files;
+#[cfg(feature = "test-hooks")]
+mod hooks;
 mod life;
 mod rotation;
 

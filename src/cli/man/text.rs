@@ -58,27 +58,82 @@ Served at /metrics of server.listen, in the Prometheus text format; /health and 
 stand beside it.";
 
 /// Name, labels, meaning.
-pub const METRIC_NAMES: [(&str, &str, &str); 16] = [
+pub const METRIC_NAMES: [(&str, &str, &str); 27] = [
     ("log_capturer_logs_processed_total", "source_type", "Lines read"),
+    ("log_capturer_lines_read_total", "source", "Lines read"),
+    ("log_capturer_bytes_read_total", "source", "Bytes of the lines read"),
+    (
+        "log_capturer_lines_filtered_total",
+        "source,reason",
+        "Lines left out by a rule before any sink",
+    ),
     (
         "log_capturer_logs_sent_total",
         "sink,status",
-        "Lines (not batches) by what became of them in a sink",
+        "Lines (not batches) by what became of them in a sink: delivered, diverted, dropped",
+    ),
+    (
+        "log_capturer_lines_pending",
+        "sink",
+        "Lines in closed batches whose outcome is not known yet",
+    ),
+    ("log_capturer_lines_diverted_total", "sink,reason", "Lines in dead letters"),
+    (
+        "log_capturer_lines_dropped_total",
+        "sink,reason",
+        "Lines that an optional sink had no room for",
+    ),
+    (
+        "log_capturer_invalid_utf8_lines_total",
+        "source",
+        "Lines in which bytes that are not UTF-8 were replaced",
+    ),
+    (
+        "log_capturer_long_lines_total",
+        "source,what",
+        "Lines above line_bytes_max, by what became of them",
+    ),
+    (
+        "log_capturer_damaged_records_total",
+        "source,what",
+        "Records of a container log that could not be read",
+    ),
+    (
+        "log_capturer_bytes_at_risk",
+        "lane",
+        "Bytes of unlinked files or removed containers not yet acknowledged: lost if the daemon ended now",
     ),
     ("log_capturer_errors_total", "component,error_type", "Faults"),
-    ("log_capturer_queue_size", "component,queue_type", "Batches waiting"),
-    ("log_capturer_sink_queue_utilization", "sink", "Part of the queue in use, 0 to 1"),
+    (
+        "log_capturer_queue_size",
+        "component,queue_type",
+        "Items waiting: batches of a sink, events of a thread",
+    ),
+    ("log_capturer_sink_queue_bytes", "sink", "Bytes of batches queued or in flight"),
+    (
+        "log_capturer_sink_queue_utilization",
+        "sink",
+        "The same as a part of queue.memory, 0 to 1; the one batch that a shard always has room for can take it above 1",
+    ),
     ("log_capturer_sink_send_duration_seconds", "sink", "Time of a request (histogram)"),
-    ("log_capturer_component_health", "component_type,component_name", "1 healthy, 0 not"),
+    (
+        "log_capturer_component_health",
+        "component_type,component_name",
+        "1 healthy, 0.5 degraded, 0 unhealthy",
+    ),
     ("log_capturer_total_files_monitored", "", "Files followed"),
     ("log_capturer_total_containers_monitored", "", "Containers followed"),
     ("log_capturer_threads", "", "Threads of the process"),
     ("log_capturer_threads_expected", "", "Threads that the config plans"),
     ("log_capturer_goroutines", "", "Another name of log_capturer_threads"),
     ("log_capturer_file_descriptors_open", "", "Open file descriptors"),
-    ("log_capturer_memory_usage_bytes", "type", "Memory of the process"),
-    ("log_capturer_build_info", "version", "Always 1"),
-    ("process_*", "", "The usual figures of a process"),
+    (
+        "log_capturer_memory_usage_bytes",
+        "type",
+        "Memory of the process: resident, resident_peak, anonymous, virtual",
+    ),
+    ("log_capturer_build_info", "version,target", "Always 1"),
+    ("process_*", "", "Processor time, memory, descriptors, start time and threads of the process"),
 ];
 
 pub const EXAMPLES: &str = "\
