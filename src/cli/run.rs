@@ -23,7 +23,12 @@ pub fn run(path: &Path) -> Exit {
     }
 }
 
-fn start(_config: Config) -> Exit {
-    eprintln!("log-capturer: the daemon is not part of this build yet");
-    Exit::Failure
+fn start(config: Config) -> Exit {
+    match crate::daemon::run(config) {
+        Ok(()) => Exit::Ok,
+        Err(e) => {
+            eprintln!("log-capturer: {e}");
+            Exit::Failure
+        }
+    }
 }

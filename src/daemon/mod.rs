@@ -2,17 +2,21 @@
 
 pub mod auditor;
 pub mod beat;
+pub mod core;
 pub mod data_dir;
 pub mod monitor;
 pub mod own_log;
 pub mod plan;
 pub mod registry;
+mod run;
 pub mod signals;
 pub mod stop;
 pub mod systemd;
 #[cfg(feature = "test-hooks")]
 pub mod test_hooks;
+mod wiring;
 
 pub use beat::{Beat, Waits};
 pub use registry::{Registered, Registry};
+pub use run::{RunError, run};
 pub use stop::Stop;

@@ -3,7 +3,7 @@
 //! `check` prints it, `run` starts exactly it, the auditor compares with it.
 
 use crate::config::Config;
-use crate::config::checked::SinkKind;
+use crate::config::checked::{Endpoint, SinkKind};
 
 /// Threads of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,12 @@ pub fn file_lanes(config: &Config) -> usize {
 /// Docker lanes.
 pub fn docker_lanes(config: &Config) -> usize {
     if config.docker.is_empty() { 0 } else { config.readers.docker }
+}
+
+/// Whether anything may name a host: a Loki sink, or an engine over TCP.
+pub fn has_resolver(config: &Config) -> bool {
+    let loki = config.sinks.iter().any(|s| matches!(s.kind, SinkKind::Loki(_)));
+    loki || config.docker.iter().any(|d| matches!(d.endpoint, Endpoint::Tcp { .. }))
 }
 
 /// Sender threads of a sink.
@@ -58,8 +64,8 @@ pub fn threads(config: &Config) -> Vec<PlannedThread> {
     add("main", 1, "signals, ends of threads", "start, stop");
     add("log", 1, "a bounded ring", "writes our own log");
     add("ack", 1, "outcomes", "watermarks, positions file");
-    let named = config.sinks.iter().any(|s| matches!(s.kind, SinkKind::Loki(_)));
-    add("resolver", usize::from(named), "requests", "DNS, with cache and timeout");
+    let resolver = usize::from(has_resolver(config));
+    add("resolver", resolver, "requests", "DNS, with cache and timeout");
     for sink in &config.sinks {
         let name = sender_name(&sink.name, 0).trim_end_matches('0').to_owned() + "N";
         add(&name, senders(&sink.kind), "its shard's queue, the sink", "sends batches in order");
