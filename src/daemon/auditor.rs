@@ -120,6 +120,11 @@ impl Auditor {
         self.stall_after
     }
 
+    #[cfg(all(test, feature = "test-hooks"))]
+    pub(super) fn shorten_stall_after(&mut self, to: Duration) {
+        self.stall_after = to;
+    }
+
     /// Whether a busy thread has an old beat: a few loads, no system call.
     pub fn any_stalled(&self) -> bool {
         self.seen().iter().any(|s| stalled(s, self.stall_after))

@@ -4,8 +4,8 @@
 //! commas. `LOG_CAPTURER_TEST_STALL_AFTER` shortens [`limits::STALL_AFTER`]. Hooks act once
 //! `monitor` runs, so that the start is as always.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use crate::limits;
@@ -16,12 +16,14 @@ pub const UNKNOWN_THREAD: &str = "intruder";
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 
-fn hooks() -> &'static [String] {
-    static HOOKS: OnceLock<Vec<String>> = OnceLock::new();
-    HOOKS.get_or_init(|| {
+/// The hooks of the environment and those that a test added.
+fn hooks() -> MutexGuard<'static, Vec<String>> {
+    static HOOKS: OnceLock<Mutex<Vec<String>>> = OnceLock::new();
+    let hooks = HOOKS.get_or_init(|| {
         let text = std::env::var("LOG_CAPTURER_TEST_HOOK").unwrap_or_default();
-        text.split(',').map(str::to_owned).collect()
-    })
+        Mutex::new(text.split(',').map(str::to_owned).collect())
+    });
+    hooks.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// After how long a busy thread counts as stalled.
@@ -53,7 +55,8 @@ pub fn stall_if_named() {
     }
     let thread = std::thread::current();
     let Some(name) = thread.name() else { return };
-    if hooks().iter().any(|h| h.strip_prefix("stall:") == Some(name)) {
+    let named = hooks().iter().any(|h| h.strip_prefix("stall:") == Some(name));
+    if named {
         park_for_ever();
     }
 }
@@ -61,5 +64,40 @@ pub fn stall_if_named() {
 fn park_for_ever() {
     loop {
         std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::auditor::Auditor;
+    use super::super::{Registry, Stop, Waits};
+    use super::*;
+    use crate::health::{HealthBoard, Level};
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    #[test]
+    fn the_auditor_names_a_stalled_and_an_unknown_thread() {
+        hooks().push("stall:victim".to_owned());
+        arm();
+        start_unknown_thread();
+        let registry = Arc::new(Registry::default());
+        let health = Arc::new(HealthBoard::default());
+        registry.spawn("victim", || {}, |beat| beat.waits(Waits::Events)).unwrap();
+        let mut auditor = Auditor::new(registry, Vec::new(), 1, Stop::default(), health.clone());
+        auditor.shorten_stall_after(Duration::from_millis(1));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let audit = auditor.audit();
+            let unknown = audit.unknown.iter().any(|name| name == UNKNOWN_THREAD);
+            if unknown && audit.stalled == ["victim"] && auditor.any_stalled() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{audit:?}");
+            std::thread::yield_now();
+        }
+        let board = health.all();
+        let level = |name: &str| board[&("thread".to_owned(), name.to_owned())].level;
+        assert_eq!((level("victim"), level(UNKNOWN_THREAD)), (Level::Unhealthy, Level::Degraded));
     }
 }
