@@ -255,3 +255,6 @@ impl Resolver for Lookup {
 
 /// Room of ureq's array of addresses.
 const ADDRESSES_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -54,8 +54,7 @@ impl Headers {
     }
 
     fn build(&self) -> Result<Vec<(String, String)>, String> {
-        let mut headers =
-            vec![("Content-Type".to_owned(), "application/x-protobuf".to_owned())];
+        let mut headers = vec![("Content-Type".to_owned(), "application/x-protobuf".to_owned())];
         if let Some(tenant) = &self.tenant {
             headers.push(("X-Scope-OrgID".to_owned(), tenant.clone()));
         }
