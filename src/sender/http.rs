@@ -257,4 +257,5 @@ impl Resolver for Lookup {
 const ADDRESSES_MAX: usize = 16;
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Test servers are scoped threads.
 mod tests;

@@ -148,6 +148,8 @@ impl Resolve {
 }
 
 /// The body of the thread `resolver`: runs until every [`Resolve`] is gone.
+// The one place where a lookup may block.
+#[allow(clippy::disallowed_methods)]
 pub fn run(inbox: &Receiver<Lookup>, names: &Names, beat: &Beat) {
     serve(inbox, names, beat, |host| {
         // The port is of no meaning here; getaddrinfo wants one.
@@ -179,6 +181,7 @@ fn serve(
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Test threads are scoped.
 mod tests {
     use std::io;
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -58,7 +58,7 @@ Served at /metrics of server.listen, in the Prometheus text format; /health and 
 stand beside it.";
 
 /// Name, labels, meaning.
-pub const METRIC_NAMES: [(&str, &str, &str); 27] = [
+pub const METRIC_NAMES: [(&str, &str, &str); 28] = [
     ("log_capturer_logs_processed_total", "source_type", "Lines read"),
     ("log_capturer_lines_read_total", "source", "Lines read"),
     ("log_capturer_bytes_read_total", "source", "Bytes of the lines read"),
@@ -78,6 +78,11 @@ pub const METRIC_NAMES: [(&str, &str, &str); 27] = [
         "Lines in closed batches whose outcome is not known yet",
     ),
     ("log_capturer_lines_diverted_total", "sink,reason", "Lines in dead letters"),
+    (
+        "log_capturer_dead_letters_evicted_total",
+        "reason",
+        "Lines that left the dead letters for want of room or by age",
+    ),
     (
         "log_capturer_lines_dropped_total",
         "sink,reason",
