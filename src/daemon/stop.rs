@@ -57,6 +57,7 @@ impl Stop {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Test threads are scoped.
 mod tests {
     use std::time::Duration;
 

@@ -216,10 +216,9 @@ impl Store {
             };
             let oldest = &self.segments[0];
             let lines = count_lines(&*self.disk, &oldest.path).unwrap_or(0);
-            if let Err(e) = self.disk.remove(&oldest.path) {
-                if e.kind() != io::ErrorKind::NotFound {
-                    break;
-                }
+            let removed = self.disk.remove(&oldest.path);
+            if removed.is_err_and(|e| e.kind() != io::ErrorKind::NotFound) {
+                break;
             }
             left.push((reason, lines));
             self.segments.remove(0);

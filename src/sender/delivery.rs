@@ -168,8 +168,7 @@ impl Delivery {
         (0..self.parts.len()).find(|&i| {
             let part = &self.parts[i];
             let waits = |p: &Part| p.not_before.is_some_and(|at| now < at);
-            !waits(part)
-                && !self.parts.iter().take(i).any(|p| waits(p) && p.shares_stream(part))
+            !waits(part) && !self.parts.iter().take(i).any(|p| waits(p) && p.shares_stream(part))
         })
     }
 

@@ -255,3 +255,7 @@ impl Resolver for Lookup {
 
 /// Room of ureq's array of addresses.
 const ADDRESSES_MAX: usize = 16;
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Test servers are scoped threads.
+mod tests;

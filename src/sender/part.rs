@@ -236,7 +236,8 @@ impl Part {
 
     /// The entries of all.
     pub fn joined(parts: impl IntoIterator<Item = Self>) -> Self {
-        let ids: BTreeSet<_> = parts.into_iter().flat_map(|p| p.ids().collect::<Vec<_>>()).collect();
+        let ids: BTreeSet<_> =
+            parts.into_iter().flat_map(|p| p.ids().collect::<Vec<_>>()).collect();
         Self::from_ids(ids, false)
     }
 
@@ -269,8 +270,7 @@ pub fn find_refused(index: &Index, part: &Part, refusals: &[Refusal]) -> Vec<Con
             if !same_stream(index.labels(*stream).pairs(), &refusal.labels) {
                 continue;
             }
-            let ids: Vec<_> =
-                list.iter().map(|e| EntryId { stream: *stream, entry: *e }).collect();
+            let ids: Vec<_> = list.iter().map(|e| EntryId { stream: *stream, entry: *e }).collect();
             for id in meant(index, &ids, refusal) {
                 if seen.insert(id) {
                     let cause = refusal.cause.key();
@@ -287,7 +287,8 @@ fn meant(index: &Index, ids: &[EntryId], refusal: &Refusal) -> Vec<EntryId> {
     let pick = |matches: &dyn Fn(EntryId) -> bool| -> Vec<EntryId> {
         ids.iter().copied().filter(|id| matches(*id)).collect()
     };
-    let in_second = |id: EntryId, second: i64| index.time_ns(id).div_euclid(NS_PER_SECOND) == second;
+    let in_second =
+        |id: EntryId, second: i64| index.time_ns(id).div_euclid(NS_PER_SECOND) == second;
     let pairs = |id: EntryId| loki_push::metadata_pairs(index.entry(id).metadata);
     let mut found = match &refusal.cause {
         Cause::TooOld { second } => pick(&|id| in_second(id, *second)),

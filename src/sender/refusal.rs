@@ -13,20 +13,35 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Validation: entries of this second (UTC).
-    TooOld { second: i64 },
-    TooNew { second: i64 },
+    TooOld {
+        second: i64,
+    },
+    TooNew {
+        second: i64,
+    },
     /// Lines of exactly this many bytes.
-    LineTooLong { len: usize },
+    LineTooLong {
+        len: usize,
+    },
     MetadataDisallowed,
     /// Names and values of this many bytes together.
-    MetadataTooLarge { len: usize },
+    MetadataTooLarge {
+        len: usize,
+    },
     /// This many pairs.
-    MetadataTooMany { pairs: usize },
+    MetadataTooMany {
+        pairs: usize,
+    },
     /// All entries of the stream: its labels break a limit.
     Labels,
     /// The ingester ignored `ignored` entries out of `total`; listed are the times of at most
     /// ten of them. What is older than `oldest_second` (the least that is listed) is refused.
-    TooFarBehind { ignored: usize, total: usize, listed_ns: Vec<i64>, oldest_second: i64 },
+    TooFarBehind {
+        ignored: usize,
+        total: usize,
+        listed_ns: Vec<i64>,
+        oldest_second: i64,
+    },
 }
 
 impl Cause {
@@ -277,9 +292,8 @@ fn escaped(kind: char) -> Option<char> {
 
 /// Whether `theirs` (from an answer) is our stream: the same pairs but for what Loki adds.
 pub fn same_stream(ours: &[(String, String)], theirs: &[(String, String)]) -> bool {
-    let added = |name: &str| {
-        name == "service_name" || (name.starts_with("__") && name.ends_with("__"))
-    };
+    let added =
+        |name: &str| name == "service_name" || (name.starts_with("__") && name.ends_with("__"));
     let mut left = ours.iter().peekable();
     for pair in theirs {
         if left.peek().is_some_and(|mine| *mine == pair) {

@@ -79,8 +79,7 @@ impl ShardSender {
         if self.stop.overdue(now) {
             return Attended::GivenUp;
         }
-        let moment =
-            Moment { now, wall_ns: self.clock.wall_ns(), stop_at: self.stop.deadline() };
+        let moment = Moment { now, wall_ns: self.clock.wall_ns(), stop_at: self.stop.deadline() };
         match self.destination.attempt(&queued.batch, moment) {
             Step::Again => Attended::Again,
             Step::Wait(until) => Attended::Later(until),

@@ -116,10 +116,7 @@ impl SinkState {
         let last = board.error_logged;
         if last.is_none_or(|at| now.saturating_duration_since(at) >= limits::PROBE_INTERVAL) {
             board.error_logged = Some(now);
-            log::error!(
-                "sink {}: {why}; {cure}; nothing is dropped, trying again every minute",
-                self.name
-            );
+            log::error!("sink {}: {why}; {cure}; nothing is dropped, trying again", self.name);
         }
     }
 

@@ -117,18 +117,5 @@ fn client_cert(cert: &Path, key: &Path) -> Result<ClientCert, TlsError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_of_no_use_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        let tls = Tls { ca_file: Some(path.clone()), client: None };
-        let error = tls_config(&tls).unwrap_err().to_string();
-        assert!(error.contains("ca.pem") && error.contains("No such file"), "{error}");
-        std::fs::write(&path, "no certificate").unwrap();
-        let error = tls_config(&tls).unwrap_err().to_string();
-        assert!(error.contains("holds no PEM certificate"), "{error}");
-    }
-}
+#[allow(clippy::disallowed_methods)] // Test servers are scoped threads.
+mod tests;

@@ -214,9 +214,7 @@ impl LokiDestination {
         };
         log::debug!("sink {}: {:?}: {verdict:?}", self.state.name, batch.id);
         let stored: Vec<_> = match verdict {
-            Verdict::Delivered => {
-                current.delivery.posted_newest(batch).collect()
-            }
+            Verdict::Delivered => current.delivery.posted_newest(batch).collect(),
             _ => Vec::new(),
         };
         self.remember(stored);

@@ -11,12 +11,10 @@ use crate::record::Record;
 /// A batch of streams `{s="0"}`, `{s="1"}`, ... with an entry for each (stream, time).
 pub fn batch(entries: &[(usize, i64, &[u8])]) -> SealedBatch {
     let mut open = OpenBatch::new(Format::LokiPush, Instant::now());
-    let labels: Vec<_> = (0..8)
-        .map(|s| StreamLabels::new([("s".to_owned(), s.to_string())]))
-        .collect();
+    let labels: Vec<_> =
+        (0..8).map(|s| StreamLabels::new([("s".to_owned(), s.to_string())])).collect();
     for (stream, time, line) in entries {
-        let record =
-            Record { timestamp_ns: *time, line, labels: &labels[*stream], metadata: &[] };
+        let record = Record { timestamp_ns: *time, line, labels: &labels[*stream], metadata: &[] };
         open.push(&record, None);
     }
     open.seal(BatchId(1), 0, 0, &mut Vec::new())

@@ -103,9 +103,7 @@ fn loki() -> Loki {
 }
 
 impl Bench {
-    fn new(
-        judge: impl FnMut(&Posted) -> Result<Answer, TransportError> + Send + 'static,
-    ) -> Self {
+    fn new(judge: impl FnMut(&Posted) -> Result<Answer, TransportError> + Send + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::<HealthBoard>::default());
         let clock = Arc::new(FakeClock::at(NOW_NS));
@@ -115,8 +113,7 @@ impl Bench {
             bytes_max: 64 << 20,
             age_max: Duration::from_secs(3600),
         };
-        let store =
-            DeadLetters::new(settings, Arc::new(HostDisk), metrics.clone(), health.clone());
+        let store = DeadLetters::new(settings, Arc::new(HostDisk), metrics.clone(), health.clone());
         let state = SinkState::new("loki", 1, metrics, health.clone());
         let http = Scripted { judge: Box::new(judge), seen: seen.clone() };
         let destination =
@@ -297,10 +294,13 @@ fn a_single_entry_that_is_too_large_goes_to_dead_letters() {
     assert_eq!(bench.dead(), [("line 00003 of stream 1".into(), "too_large".into())]);
 }
 
+/// Stream, time and line of each entry, and how often it was sent.
+type Stored = Arc<Mutex<BTreeMap<(String, i64, String), u32>>>;
+
 /// A server with Loki's rules on age and order, which reports as the contract has it.
 struct Rules {
     newest: BTreeMap<String, i64>,
-    stored: Arc<Mutex<BTreeMap<(String, i64, String), u32>>>,
+    stored: Stored,
 }
 
 fn second(ns: i64) -> String {
@@ -368,7 +368,7 @@ impl Rules {
 
 /// Runs `entries` against [`Rules`]; checks that every entry is stored or dead, none both.
 fn check_rules(newest_minutes: i64, entries: &[(usize, i64)], dead: usize, requests_max: usize) {
-    let stored = Arc::<Mutex<BTreeMap<_, u32>>>::default();
+    let stored = Stored::default();
     let mut rules = Rules { newest: BTreeMap::new(), stored: stored.clone() };
     for stream in 0..40 {
         let newest = NOW_NS + newest_minutes * MINUTE_NS;
@@ -454,7 +454,11 @@ fn a_search_in_which_nothing_passes_condemns_nothing() {
 fn a_stream_over_the_stream_limit_waits_alone_and_the_others_go_on() {
     let judge = |posted: &Posted| {
         let text = "maximum active stream limit exceeded when trying to create stream {s=\"1\"}";
-        if posted.iter().any(|(l, _)| l == "{s=\"1\"}") { answer(429, text) } else { answer(204, "") }
+        if posted.iter().any(|(l, _)| l == "{s=\"1\"}") {
+            answer(429, text)
+        } else {
+            answer(204, "")
+        }
     };
     let mut bench = Bench::new(judge);
     let entries: Vec<_> = (0..30).map(|i| (i % 3, 0)).collect();
