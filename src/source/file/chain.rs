@@ -114,6 +114,8 @@ pub struct Segment {
     pub unlinked: bool,
     /// Size when last looked at.
     pub size: u64,
+    /// Time of its last change, when last looked at.
+    pub modified: (i64, i64),
     /// The last read filled the chunk: read on without looking.
     pub backlog: bool,
     /// The file ends, at this size and since then, in a line without newline.

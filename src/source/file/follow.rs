@@ -117,6 +117,8 @@ impl Lane {
             }
             match identity::compare(file, last.print)? {
                 Head::Same => return Ok(Stranger::Copy),
+                // The live file was emptied, perhaps more than once, and not yet looked at.
+                Head::Other if !holds_still(last)? => return Ok(Stranger::Undecided),
                 Head::Other => {}
                 Head::Shorter => {
                     let now_ns = self.cx.clock.wall_ns();
@@ -267,6 +269,7 @@ impl Lane {
             tail: Tail::at(offset),
             leaving: None,
             unlinked: false,
+            modified: (0, 0),
             backlog: false,
             partial: None,
             looked: now,
@@ -429,6 +432,13 @@ fn start(start_at: StartAt, metadata: &fs::Metadata) -> u64 {
             if old <= age { 0 } else { metadata.len() }
         }
     }
+}
+
+/// Whether a followed file holds what was read of it.
+fn holds_still(segment: &Segment) -> io::Result<bool> {
+    let Some(live) = &segment.file else { return Ok(true) };
+    let size = live.metadata()?.len();
+    Ok(!segment.tail.truncated(size) && identity::compare(live, segment.print)? == Head::Same)
 }
 
 /// Whether a shorter file begins as a followed one does now.

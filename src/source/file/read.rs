@@ -195,8 +195,12 @@ fn look(
     if segment.tail.truncated(segment.size) {
         return Ok(Look::Truncated);
     }
+    let modified = (metadata.mtime(), metadata.mtime_nsec());
+    let touched = std::mem::replace(&mut segment.modified, modified) != modified;
     let held = segment.tail.place() < segment.tail.read_offset();
-    if segment.size == segment.tail.read_offset() && !held && segment.partial.is_none() {
+    let at_end =
+        segment.size == segment.tail.read_offset() && !held && segment.partial.is_none();
+    if at_end && !touched {
         return Ok(Look::Nothing);
     }
     let same = segment.partial.filter(|(size, _)| *size == segment.size);
@@ -206,9 +210,10 @@ fn look(
         return Ok(Look::Nothing);
     }
     if identity::compare(file, segment.print)? != Head::Same {
+        // Also when what was written anew has just the old length.
         return Ok(Look::Truncated);
     }
-    Ok(Look::Read { forced })
+    Ok(if at_end { Look::Nothing } else { Look::Read { forced } })
 }
 
 fn read_at(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

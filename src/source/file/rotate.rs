@@ -28,7 +28,8 @@ pub struct Sibling {
 }
 
 /// The regular, uncompressed files beside `live` that rotation may have made of it, oldest
-/// first; of equally old ones the one with the higher number first.
+/// first. Of equally old ones (file systems keep times to some 4 ms) the number decides: the
+/// higher one is older, unless all of them together show that numbers rise with time.
 pub fn siblings(live: &Path, names: &RotatedNames) -> Vec<Sibling> {
     let Some(entries) = live.parent().and_then(|dir| fs::read_dir(dir).ok()) else {
         return Vec::new();
@@ -47,6 +48,12 @@ pub fn siblings(live: &Path, names: &RotatedNames) -> Vec<Sibling> {
     };
     let mut found: Vec<Sibling> = entries.filter_map(sibling).collect();
     found.sort_by_key(|s| (s.modified, Reverse(number(&s.path))));
+    if let (Some(first), Some(last)) = (found.first(), found.last())
+        && first.modified < last.modified
+        && number(&first.path) < number(&last.path)
+    {
+        found.sort_by_key(|s| (s.modified, number(&s.path)));
+    }
     found
 }
 
