@@ -153,6 +153,10 @@ pub const WALK_DEPTH_MAX: usize = 16;
 /// Directories that a lane looks through and watches.
 pub const WALK_DIRECTORIES_MAX: usize = 20_000;
 
+/// Rotated files that a lane remembers to have finished, so that a slow clock of the file system
+/// does not make them look new.
+pub const FINISHED_FILES: usize = 1_024;
+
 /// Chunks that a file lane reads before it looks at its inbox again.
 pub const READS_A_TURN: usize = 16;
 

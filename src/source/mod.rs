@@ -39,7 +39,7 @@ pub struct ContainerLog {
 pub enum FileEvent {
     /// Names appeared, vanished or changed in this directory.
     Names(PathBuf),
-    /// Data was written to a file in this directory of idle files.
+    /// Data was written to this file, in a directory whose files were all idle.
     Data(PathBuf),
     /// A sink's queue has room again.
     Wake,

@@ -4,12 +4,11 @@
 //! can still match below it. The lane keeps the states of the directories it has seen, so that
 //! a change of names costs one listing. Runs on the thread `file-N`.
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobMatcher};
@@ -244,33 +243,6 @@ impl RotatedNames {
     }
 }
 
-/// Directories in which a path's components lie, for what is not there yet.
-pub fn existing_ancestor(path: &Path) -> PathBuf {
-    let found = path.ancestors().skip(1).find(|p| p.is_dir());
-    found.map_or_else(|| Component::RootDir.as_os_str().into(), Path::to_owned)
-}
-
-/// All directories and files that the patterns reach, at most the limits allow.
-pub fn walk(
-    discovery: &Discovery,
-    from: Vec<(PathBuf, Vec<State>)>,
-    mut visit: impl FnMut(&Path, &[State], io::Result<Listing>),
-) {
-    let mut queue = std::collections::VecDeque::from(from);
-    let mut seen: HashSet<(PathBuf, Vec<State>)> = HashSet::new();
-    while let Some((dir, states)) = queue.pop_front() {
-        if seen.len() >= limits::WALK_DIRECTORIES_MAX || !seen.insert((dir.clone(), states.clone()))
-        {
-            continue;
-        }
-        let mut listing = discovery.look(&dir, &states);
-        if let Ok(listing) = &mut listing {
-            queue.extend(std::mem::take(&mut listing.below));
-        }
-        visit(&dir, &states, listing);
-    }
-}
-
 #[cfg(test)]
 #[path = "discover_tests.rs"]
-mod tests;
+pub mod tests;

@@ -1,5 +1,6 @@
 //! Patterns on a real tree.
 
+use std::collections::{HashSet, VecDeque};
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
@@ -8,6 +9,27 @@ use globset::GlobSetBuilder;
 use super::*;
 use crate::config::checked::{LongLines, PathPatterns, StartAt};
 use crate::units::ByteSize;
+
+/// All directories and files that the patterns reach, at most the limits allow.
+fn walk(
+    discovery: &Discovery,
+    from: Vec<(PathBuf, Vec<State>)>,
+    mut visit: impl FnMut(&Path, &[State], io::Result<Listing>),
+) {
+    let mut queue = VecDeque::from(from);
+    let mut seen: HashSet<(PathBuf, Vec<State>)> = HashSet::new();
+    while let Some((dir, states)) = queue.pop_front() {
+        if seen.len() >= limits::WALK_DIRECTORIES_MAX || !seen.insert((dir.clone(), states.clone()))
+        {
+            continue;
+        }
+        let mut listing = discovery.look(&dir, &states);
+        if let Ok(listing) = &mut listing {
+            queue.extend(std::mem::take(&mut listing.below));
+        }
+        visit(&dir, &states, listing);
+    }
+}
 
 /// A source for tests: absolute `include`, `exclude` as given.
 pub fn source(name: &str, include: &[String], exclude: &[&str]) -> FileSource {

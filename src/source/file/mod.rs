@@ -4,7 +4,19 @@
 //! changes, `chain` joins the generations of one name, `lane` is the thread `file-N` over all
 //! of them. Containers' json-file logs go the same way with the framing of `container`.
 
-pub mod discover;
-pub mod identity;
-pub mod tail;
-pub mod watch;
+mod chain;
+mod container;
+mod discover;
+mod follow;
+mod identity;
+mod known;
+mod lane;
+mod names;
+mod read;
+mod rotate;
+mod tail;
+mod watch;
+
+pub use lane::{FileLane, lane_of, run};
+pub use read::{Divert, LongLine};
+pub use watch::{LaneInbox, Watch, start};

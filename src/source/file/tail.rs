@@ -135,11 +135,6 @@ impl<'c> Lines<'_, 'c> {
         self.plain_end = self.chunk.len();
     }
 
-    /// The place reached.
-    pub fn place(&self) -> u64 {
-        self.tail.place()
-    }
-
     /// The line at `before` was not taken: reading goes on there.
     pub fn refused(&mut self, before: u64) {
         self.tail.rewind(before);
