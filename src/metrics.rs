@@ -111,7 +111,6 @@ pub struct Metrics {
     lines_read: Family<SourceLabel, U64Counter>,
     bytes_read: Family<SourceLabel, U64Counter>,
     lines_filtered: Family<SourceReasonLabels, U64Counter>,
-    input_oddities: Family<SourceReasonLabels, U64Counter>,
     logs_sent: Family<SinkStatusLabels, U64Counter>,
     lines_diverted: Family<SinkReasonLabels, U64Counter>,
     lines_dropped: Family<SinkReasonLabels, U64Counter>,
@@ -124,7 +123,6 @@ pub struct Metrics {
     damaged: Family<SourceWhatLabels, U64Counter>,
     bytes_at_risk: Family<LaneLabel, I64Gauge>,
     pub files_monitored: Gauge,
-    pub bytes_at_risk: Gauge,
     pub containers_monitored: Gauge,
     sampled: Sampled,
 }
@@ -157,7 +155,6 @@ impl Metrics {
             lines_read: Family::default(),
             bytes_read: Family::default(),
             lines_filtered: Family::default(),
-            input_oddities: Family::default(),
             logs_sent: Family::default(),
             lines_diverted: Family::default(),
             lines_dropped: Family::default(),
@@ -173,7 +170,6 @@ impl Metrics {
             damaged: Family::default(),
             bytes_at_risk: Family::default(),
             files_monitored: Gauge::default(),
-            bytes_at_risk: Gauge::default(),
             containers_monitored: Gauge::default(),
             sampled: Sampled::default(),
         };
@@ -189,16 +185,6 @@ impl Metrics {
         r.register("lines_read", "Lines read, by source", self.lines_read.clone());
         r.register("bytes_read", "Bytes of lines read, by source", self.bytes_read.clone());
         r.register("lines_filtered", "Lines left out by a rule", self.lines_filtered.clone());
-        r.register(
-            "input_oddities",
-            "Invalid UTF-8, long lines, NUL runs, damaged records of a source",
-            self.input_oddities.clone(),
-        );
-        r.register(
-            "bytes_at_risk",
-            "Unread bytes of files that have no name any more",
-            self.bytes_at_risk.clone(),
-        );
         r.register("logs_sent", "Lines by what a sink made of them", self.logs_sent.clone());
         r.register("lines_diverted", "Lines in dead letters", self.lines_diverted.clone());
         r.register("lines_dropped", "Lines dropped by a rule", self.lines_dropped.clone());
@@ -319,12 +305,6 @@ impl Metrics {
     pub fn filtered(&self, source: &str, reason: &str, lines: u64) {
         let labels = SourceReasonLabels { source: source.to_owned(), reason: reason.to_owned() };
         self.lines_filtered.get_or_create(&labels).inc_by(lines);
-    }
-
-    /// Something odd in a source's bytes, by kind: lines, records or bytes.
-    pub fn odd(&self, source: &str, what: &str, count: u64) {
-        let labels = SourceReasonLabels { source: source.to_owned(), reason: what.to_owned() };
-        self.input_oddities.get_or_create(&labels).inc_by(count);
     }
 
     /// Lines in a batch that was closed: pending from now on.

@@ -79,6 +79,17 @@ pub enum LongLines {
     DeadLetter,
 }
 
+impl LongLines {
+    /// What became of such a line, for the metric `long_lines`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Truncate => "truncated",
+            Self::DeadLetter => "diverted",
+        }
+    }
+}
+
 /// A list of patterns that name files.
 #[derive(Clone, Debug)]
 pub struct PathPatterns {

@@ -84,6 +84,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let (own_log, log_inbox) = own_log::init(&config.log).map_err(RunError::Log)?;
     own_log::log_panics();
     let core = Core::new(config);
+    core.metrics.declare(&core.config);
     let signals = Signals::install().map_err(|e| RunError::System("signal handlers", e))?;
     let notifier = Notifier::from_env().unwrap_or_else(|e| {
         log::warn!("systemd cannot be told of our state: {e}");
@@ -215,7 +216,7 @@ fn stop(core: &Core, running: Running, signals: &Signals) {
         end.ask(Instant::now());
         let _ = poller.notify();
     }
-    drop(running);
+    drop(running.monitor_end);
     let rest = |name: &str| name.starts_with("admin-") || name == "monitor";
     core.registry.join(rest, Instant::now() + LAST_SAVE);
     log::info!("stopped");

@@ -18,6 +18,7 @@ use crate::ack::{self, AckEvent, AckPort, Identity, Position, PositionsFile, Wat
 use crate::admin::{self, Admin, Figures, QueueGauge, Routes, Worker};
 use crate::batch::{Batcher, Format, SinkPort};
 use crate::config::checked::{Loki, Sink, SinkKind};
+use crate::dead_letter::DeadLetter;
 use crate::limits;
 use crate::queue::{ShardInbox, SinkBudget, SinkQueue, Waker};
 use crate::sender::http::{HttpSettings, UreqHttp};
@@ -25,12 +26,9 @@ use crate::sender::resolver::{self, Names, Resolve};
 use crate::sender::{self, Destination, ShardSender, SinkState, tls};
 use crate::sink::local_file::LocalFileDestination;
 use crate::sink::loki::LokiDestination;
-use crate::source::docker::DockerEvent;
-use crate::source::docker::ctl::{self, Ctl};
-use crate::source::docker::lane::{self as docker_lane, DockerLane};
-use crate::source::file::lane::{self as file_lane, FileLane};
-use crate::source::file::watch::{self, LaneInbox, Watch};
 use crate::source::FileEvent;
+use crate::source::docker::DockerEvent;
+use crate::source::file::{self, Divert, FileLane, LaneInbox, LongLine};
 
 /// Starts threads by the registry; a panic in any of them wakes `main`.
 pub struct Starter {
@@ -129,6 +127,7 @@ pub fn start(
     Ok(Running {
         files: files.into_iter().map(|f| f.events).collect(),
         docker: docker.into_iter().map(|d| (d.events, d.poller)).collect(),
+        docker_ctl: None,
         admin,
         monitor_end,
         ready,
@@ -386,7 +385,7 @@ fn start_file_lanes(
     let core = &starter.core;
     let ends = |f: &FileInbox| LaneInbox { events: f.events.clone(), rescan: f.rescan.clone() };
     let inboxes: Vec<LaneInbox> = files.iter().map(ends).collect();
-    let watch = watch::start(&inboxes).map_err(|e| RunError::Watch(e.to_string()))?;
+    let watch = file::start(&inboxes).map_err(|e| RunError::Watch(e.to_string()))?;
     let watch = Arc::new(watch);
     let sources: Vec<_> = core.config.files.iter().cloned().map(Arc::new).collect();
     for (number, inbox) in files.iter().enumerate() {
@@ -405,9 +404,36 @@ fn start_file_lanes(
             divert: divert(core),
             stop: core.stop.clone(),
         };
-        starter.spawn(&format!("file-{number}"), move |beat| file_lane::run(lane, beat))?;
+        starter.spawn(&format!("file-{number}"), move |beat| file::run(lane, beat))?;
     }
     Ok(())
+}
+
+/// How file lanes put lines that are too long into dead letters.
+fn divert(core: &Core) -> Divert {
+    let (letters, clock, metrics) =
+        (core.dead_letters.clone(), core.clock.clone(), core.metrics.clone());
+    Arc::new(move |long: LongLine<'_>| {
+        let now_ns = clock.wall_ns();
+        let letter = DeadLetter {
+            labels: long.labels,
+            time_ns: long.timestamp_ns,
+            line: long.line.as_bytes(),
+            metadata: &[],
+            cause: "line_too_long",
+            reason: "longer than line_bytes_max",
+            status: 0,
+            sink: "",
+            first_failure_ns: now_ns,
+            attempts: 0,
+            sources: &[],
+        };
+        let put = letters.put(&[letter], now_ns);
+        if put.is_ok() {
+            metrics.filtered(long.source, "line_too_long", 1);
+        }
+        put.is_ok()
+    })
 }
 
 fn file_positions(positions: &[Position]) -> Vec<Position> {

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod daemon;
+pub mod docker;
 pub mod lines;
 pub mod loki;
 pub mod wait;

@@ -97,7 +97,9 @@ pub(super) struct Lane {
     pub blocked: Vec<usize>,
     pub open_files: usize,
     pub open_files_max: usize,
-    pub at_risk_bytes: i64,
+    pub at_risk_bytes: u64,
+    /// As the thread is named.
+    pub name: String,
     /// Names that could not be opened, said once each.
     pub troubled: HashMap<PathBuf, String>,
     pub limit_said: bool,
@@ -161,6 +163,7 @@ impl Lane {
             open_files: 0,
             open_files_max: (limits::OPEN_FILES_MAX / lane.lanes.max(1)).max(16),
             at_risk_bytes: 0,
+            name: format!("file-{}", lane.lane),
             troubled: HashMap::new(),
             limit_said: false,
             files_max_said: false,
@@ -441,9 +444,11 @@ impl Lane {
     fn count_bytes_at_risk(&mut self) {
         let chains = self.active.iter().filter_map(|&key| self.chains[key].as_ref());
         let unlinked = chains.flat_map(|c| &c.segments).filter(|s| s.unlinked);
-        let bytes = unlinked.map(|s| s.size.saturating_sub(s.tail.place()) as i64).sum();
-        self.cx.metrics.bytes_at_risk.inc_by(bytes - self.at_risk_bytes);
-        self.at_risk_bytes = bytes;
+        let bytes = unlinked.map(|s| s.size.saturating_sub(s.tail.place())).sum();
+        if bytes != self.at_risk_bytes {
+            self.cx.metrics.set_bytes_at_risk(&self.name, bytes);
+            self.at_risk_bytes = bytes;
+        }
     }
 
     /// Hands over what was read.

@@ -359,15 +359,16 @@ fn count_lines(cx: &Context, owner: &Owner, lines: u64, bytes: u64, passed: Pass
     if passed.blank_lines > 0 {
         m.filtered(source, "blank", passed.blank_lines);
     }
-    let odd = [
-        ("invalid_utf8", replaced),
-        ("long_line", passed.long_lines),
-        ("left_out_bytes", passed.left_out_bytes),
-        ("nul_bytes", passed.nul_bytes),
-    ];
-    for (what, count) in odd {
-        if count > 0 {
-            m.odd(source, what, count);
-        }
+    if replaced > 0 {
+        m.invalid_utf8(source, replaced);
+    }
+    if passed.long_lines > 0 {
+        m.long_lines(source, owner.framing().long_lines.as_str(), passed.long_lines);
+    }
+    if passed.left_out_bytes > 0 {
+        m.damaged(source, "left_out_bytes", passed.left_out_bytes);
+    }
+    if passed.nul_bytes > 0 {
+        m.damaged(source, "nul_bytes", passed.nul_bytes);
     }
 }
