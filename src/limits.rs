@@ -67,6 +67,10 @@ pub const CLOCK_STEP: Duration = Duration::from_secs(60);
 /// How often dirty positions are written.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How soon the positions are written when a source is new: a file that is renamed while we are
+/// down is known again by its position only.
+pub const REGISTER_SAVE_DELAY: Duration = Duration::from_millis(5);
+
 /// Positions of sources that are gone and acknowledged are forgotten after this.
 pub const FORGET_AFTER: Duration = Duration::from_secs(7 * 86_400);
 

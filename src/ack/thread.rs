@@ -30,6 +30,7 @@ pub struct Ack {
 /// more.
 pub fn run(mut ack: Ack, beat: &Beat) {
     let mut save_due: Option<Instant> = None;
+    let mut soonest = ack.clock.now();
     loop {
         let now = ack.clock.now();
         let mut due = save_due.unwrap_or(now + limits::BEAT_INTERVAL);
@@ -41,6 +42,11 @@ pub fn run(mut ack: Ack, beat: &Beat) {
         beat.busy();
         let ended = match event {
             Ok(event) => {
+                if matches!(event, AckEvent::Register(..)) {
+                    // A file renamed before its position is on disk would not be known again.
+                    let due = soonest.max(ack.clock.now() + limits::REGISTER_SAVE_DELAY);
+                    save_due = Some(save_due.map_or(due, |d| d.min(due)));
+                }
                 let wall_ns = ack.clock.wall_ns();
                 ack.watermarks.step(event, wall_ns);
                 false
@@ -52,8 +58,12 @@ pub fn run(mut ack: Ack, beat: &Beat) {
             save_due = Some(ack.clock.now() + limits::POSITIONS_INTERVAL);
         }
         if ended || save_due.is_some_and(|due| ack.clock.now() >= due) {
+            let begun = ack.clock.now();
             let saved = save(&mut ack);
-            save_due = (!saved).then(|| ack.clock.now() + limits::POSITIONS_INTERVAL);
+            let now = ack.clock.now();
+            // Saving takes at most a tenth of the time, however many sources appear.
+            soonest = now + 9 * (now - begun);
+            save_due = (!saved).then(|| now + limits::POSITIONS_INTERVAL);
         }
         if ended {
             return;

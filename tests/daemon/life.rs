@@ -15,14 +15,22 @@ fn nothing_is_lost_when_it_is_killed_again_and_again() {
         writers.iter_mut().for_each(|w| w.lines(2_000));
         daemon.launch();
         writers.iter_mut().for_each(|w| w.lines(2_000));
-        let wanted = round * 11_000;
+        // Something of this round of each file, so that the daemon knows what is renamed below.
+        let wanted = (round + 1) * 12_000 - 3_000;
         wait_until(PATIENCE, "some lines", || double.account().unique >= wanted);
+        wait_until(PATIENCE, "three positions", || positions(&daemon) >= 3);
         writers[round as usize % 3].rotate_by_rename();
         daemon.kill();
     }
     daemon.start();
     wait_until(PATIENCE, "all lines", || double.account().unique >= 120_000);
     assert_eq!(double.account_for(3, 40_000).missing, 0);
+}
+
+/// How many sources the positions file knows.
+fn positions(daemon: &Daemon) -> usize {
+    let text = std::fs::read_to_string(daemon.path("data/positions")).unwrap_or_default();
+    text.lines().filter(|l| l.contains("\"kind\"")).count()
 }
 
 #[test]
