@@ -8,5 +8,6 @@ mod config; // config files, good and bad; the manual's table of keys
 mod daemon; // the real daemon on real files: rotation, bad days, kill, stop
 mod engine; // the real daemon on a real Docker Engine
 mod loki; // the Loki double answers as a real Loki was recorded to answer
+mod sender; // sender threads against the double: stored once or dead letters once
 mod support; // what the tests share: doubles, waiting
 mod tidy; // the rules of the code base, as code
