@@ -23,6 +23,9 @@ struct Board {
     /// The level that was last logged.
     logged: Level,
     error_logged: Option<Instant>,
+    /// Lines diverted since that was last logged.
+    diverted: u64,
+    diverted_logged: Option<Instant>,
 }
 
 /// Shared by the senders of one sink.
@@ -43,8 +46,13 @@ impl SinkState {
         health: Arc<HealthBoard>,
     ) -> Arc<Self> {
         let well = ShardCondition { level: Level::Healthy, reason: String::new() };
-        let board =
-            Board { shards: vec![well; shards], logged: Level::Healthy, error_logged: None };
+        let board = Board {
+            shards: vec![well; shards],
+            logged: Level::Healthy,
+            error_logged: None,
+            diverted: 0,
+            diverted_logged: None,
+        };
         Arc::new(Self {
             name: name.to_owned(),
             metrics,
@@ -117,6 +125,18 @@ impl SinkState {
         if last.is_none_or(|at| now.saturating_duration_since(at) >= limits::PROBE_INTERVAL) {
             board.error_logged = Some(now);
             log::error!("sink {}: {why}; {cure}; nothing is dropped, trying again", self.name);
+        }
+    }
+
+    /// Lines went to dead letters: a line in our log each minute at most.
+    pub fn diverted(&self, cause: &str, lines: u64, now: Instant) {
+        let mut board = self.lock();
+        board.diverted += lines;
+        let last = board.diverted_logged;
+        if last.is_none_or(|at| now.saturating_duration_since(at) >= limits::PROBE_INTERVAL) {
+            let lines = std::mem::take(&mut board.diverted);
+            board.diverted_logged = Some(now);
+            log::warn!("sink {}: {lines} lines to dead letters, last for {cause}", self.name);
         }
     }
 

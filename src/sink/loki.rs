@@ -165,12 +165,12 @@ impl LokiDestination {
         Step::Again
     }
 
-    fn report(&self, delivered: u32, current: &Current) {
+    fn report(&self, delivered: u32, current: &Current, now: Instant) {
         let (name, metrics) = (&self.state.name, &self.state.metrics);
         metrics.delivered(name, u64::from(delivered));
         for (cause, lines) in &current.diverted {
             metrics.diverted(name, cause, u64::from(*lines));
-            log::warn!("sink {name}: {lines} lines to dead letters: {cause}");
+            self.state.diverted(cause, u64::from(*lines), now);
         }
     }
 
@@ -190,7 +190,7 @@ impl LokiDestination {
     fn step(&mut self, current: &mut Current, batch: &SealedBatch, moment: Moment) -> Step {
         let answer = match current.delivery.next(batch, moment.now) {
             Action::Done(outcome) => {
-                self.report(outcome.delivered, current);
+                self.report(outcome.delivered, current, moment.now);
                 return Step::Done(outcome);
             }
             Action::Wait(until) => return Step::Wait(until),

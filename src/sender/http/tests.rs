@@ -123,6 +123,33 @@ fn redirects_are_answers() {
 }
 
 #[test]
+fn a_proxy_from_the_config_is_used_and_resolves_the_target_itself() {
+    let serve = |stream: TcpStream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut connect = String::new();
+        reader.read_line(&mut connect).unwrap();
+        assert_eq!(connect.trim_end(), "CONNECT loki.invalid:3100 HTTP/1.1");
+        while reader.read_line(&mut connect).unwrap() > 2 {}
+        assert!(connect.contains("Proxy-Authorization: Basic dTpw"), "{connect}");
+        (&stream).write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let (length, _) = read_head(&mut reader).unwrap();
+        reader.read_exact(&mut vec![0; length]).unwrap();
+        (&stream).write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    };
+    with_server(serve, |address| {
+        let settings = HttpSettings {
+            url: "http://loki.invalid:3100/push".to_owned(),
+            connect_timeout: LONG,
+            request_timeout: LONG,
+            proxy: Some(format!("http://u:p@{address}")),
+            tls: None,
+        };
+        let mut http = UreqHttp::new(settings, resolve()).unwrap();
+        assert_eq!(post(&mut http, &[7; 100_000]).unwrap().status, 204);
+    });
+}
+
+#[test]
 fn a_server_that_never_answers_times_out() {
     let serve = |mut stream: TcpStream| {
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
