@@ -95,7 +95,8 @@ pub trait Http: Send {
     ) -> Result<Answer, TransportError>;
 }
 
-/// How a client reaches its server.
+/// How a client reaches its server. Clones share the roots.
+#[derive(Clone)]
 pub struct HttpSettings {
     pub url: String,
     pub connect_timeout: Duration,
