@@ -64,6 +64,18 @@ pub const AUDIT_NAMES: usize = 16;
 /// A step of the wall clock against the monotonic one that is worth a line in our log.
 pub const CLOCK_STEP: Duration = Duration::from_secs(60);
 
+/// Header block of an answer of a Docker Engine; those recorded have 170 to 300 bytes.
+pub const DOCKER_HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Headers of an answer of a Docker Engine.
+pub const DOCKER_HEADERS_MAX: usize = 64;
+
+/// The line that announces a chunk, with extensions; the engine's have 3 to 6 bytes.
+pub const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
+
+/// The header lines after the last chunk; the engine sends none.
+pub const CHUNK_TRAILER_BYTES_MAX: usize = 8 << 10;
+
 /// How often dirty positions are written.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 
