@@ -76,6 +76,31 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
 /// The header lines after the last chunk; the engine sends none.
 pub const CHUNK_TRAILER_BYTES_MAX: usize = 8 << 10;
 
+/// How long a connection to a Docker Engine may take.
+pub const DOCKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A request to a Docker Engine, from connecting to the last byte of its answer. Meanwhile the
+/// events of other engines wait in their sockets: an engine buffers about 1,000 (observed).
+pub const DOCKER_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How soon a wait for an engine's answer sees that a stop was asked for.
+pub const DOCKER_STOP_CHECK: Duration = Duration::from_millis(200);
+
+/// The body of an answer: a list has about 1 KiB a container, so this is room for 16,000.
+pub const DOCKER_BODY_BYTES_MAX: usize = 16 << 20;
+
+/// What is read at once from an engine's socket by `docker-ctl`.
+pub const DOCKER_READ_BYTES: usize = 16 << 10;
+
+/// Of an error's text, what goes to our own log.
+pub const DOCKER_ERROR_TEXT_BYTES_MAX: usize = 512;
+
+/// Silence after which a peer on tcp is probed, how often, and how many probes may go
+/// unanswered: a dead engine is known after a minute and a half.
+pub const DOCKER_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+pub const DOCKER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+pub const DOCKER_KEEPALIVE_PROBES: u32 = 3;
+
 /// How often dirty positions are written.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 

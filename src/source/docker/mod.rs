@@ -4,7 +4,9 @@
 //! containers are handed to a Docker lane as [`ApiContainer`]. The pure parts (`http`, `chunk`,
 //! `frame`, `record`, `pieces`, `place`, `json_record`) read no clock and do no I/O.
 
+pub mod body;
 pub mod chunk;
+pub mod engine;
 pub mod http;
 pub mod json_record;
 pub mod pieces;
