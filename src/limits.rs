@@ -101,6 +101,28 @@ pub const DOCKER_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 pub const DOCKER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 pub const DOCKER_KEEPALIVE_PROBES: u32 = 3;
 
+/// A line of the events stream; all labels of a container are in it. A longer one is skipped
+/// and the containers are listed again.
+pub const DOCKER_EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// Containers of one engine that are known at a time; more are not followed, said so.
+pub const DOCKER_CONTAINERS_MAX: usize = 10_000;
+
+/// Waits between tries at an engine that does not answer: doubled each time.
+pub const DOCKER_RETRY_INITIAL: Duration = Duration::from_millis(500);
+pub const DOCKER_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// How often the containers are listed although no event asks for it.
+pub const DOCKER_RELIST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How soon a lane whose inbox was full is told again, and an inspection that failed is tried
+/// again.
+pub const DOCKER_TELL_AGAIN: Duration = Duration::from_millis(200);
+
+/// Events of one engine that wait for `docker-ctl` to act on them; with more, the containers
+/// are listed again instead.
+pub const DOCKER_EVENTS_WAITING: usize = 4096;
+
 /// How often dirty positions are written.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -7,8 +7,12 @@
 pub mod body;
 pub mod chunk;
 pub mod engine;
+pub mod events;
+pub mod filter;
 pub mod http;
+pub mod inspect;
 pub mod json_record;
+pub mod own;
 pub mod pieces;
 pub mod record;
 
