@@ -64,6 +64,65 @@ pub const AUDIT_NAMES: usize = 16;
 /// A step of the wall clock against the monotonic one that is worth a line in our log.
 pub const CLOCK_STEP: Duration = Duration::from_secs(60);
 
+/// Header block of an answer of a Docker Engine; those recorded have 170 to 300 bytes.
+pub const DOCKER_HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Headers of an answer of a Docker Engine.
+pub const DOCKER_HEADERS_MAX: usize = 64;
+
+/// The line that announces a chunk, with extensions; the engine's have 3 to 6 bytes.
+pub const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
+
+/// The header lines after the last chunk; the engine sends none.
+pub const CHUNK_TRAILER_BYTES_MAX: usize = 8 << 10;
+
+/// How long a connection to a Docker Engine may take.
+pub const DOCKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A request to a Docker Engine, from connecting to the last byte of its answer. Meanwhile the
+/// events of other engines wait in their sockets: an engine buffers about 1,000 (observed).
+pub const DOCKER_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How soon a wait for an engine's answer sees that a stop was asked for.
+pub const DOCKER_STOP_CHECK: Duration = Duration::from_millis(200);
+
+/// The body of an answer: a list has about 1 KiB a container, so this is room for 16,000.
+pub const DOCKER_BODY_BYTES_MAX: usize = 16 << 20;
+
+/// What is read at once from an engine's socket by `docker-ctl`.
+pub const DOCKER_READ_BYTES: usize = 16 << 10;
+
+/// Of an error's text, what goes to our own log.
+pub const DOCKER_ERROR_TEXT_BYTES_MAX: usize = 512;
+
+/// Silence after which a peer on tcp is probed, how often, and how many probes may go
+/// unanswered: a dead engine is known after a minute and a half.
+pub const DOCKER_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+pub const DOCKER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+pub const DOCKER_KEEPALIVE_PROBES: u32 = 3;
+
+/// A line of the events stream; all labels of a container are in it. A longer one is skipped
+/// and the containers are listed again.
+pub const DOCKER_EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// Containers of one engine that are known at a time; more are not followed, said so.
+pub const DOCKER_CONTAINERS_MAX: usize = 10_000;
+
+/// Waits between tries at an engine that does not answer: doubled each time.
+pub const DOCKER_RETRY_INITIAL: Duration = Duration::from_millis(500);
+pub const DOCKER_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// How often the containers are listed although no event asks for it.
+pub const DOCKER_RELIST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How soon a lane whose inbox was full is told again, and an inspection that failed is tried
+/// again.
+pub const DOCKER_TELL_AGAIN: Duration = Duration::from_millis(200);
+
+/// Events of one engine that wait for `docker-ctl` to act on them; with more, the containers
+/// are listed again instead.
+pub const DOCKER_EVENTS_WAITING: usize = 4096;
+
 /// How often dirty positions are written.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,15 @@
 //! containers are handed to a Docker lane as [`ApiContainer`]. The pure parts (`http`, `chunk`,
 //! `frame`, `record`, `pieces`, `place`, `json_record`) read no clock and do no I/O.
 
+pub mod body;
+pub mod chunk;
+pub mod engine;
+pub mod events;
+pub mod filter;
+pub mod http;
+pub mod inspect;
 pub mod json_record;
+pub mod own;
 pub mod pieces;
 pub mod record;
 
@@ -64,4 +72,21 @@ pub enum DockerEvent {
     EngineUp { engine: usize },
     /// A stop was asked for.
     Stop,
+}
+
+/// The recorded answers of a real engine (`tests/docker/recordings/*.http`), sorted by name.
+#[cfg(test)]
+fn recordings() -> Vec<(String, Vec<u8>)> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docker/recordings");
+    let entries = std::fs::read_dir(dir).expect("the recordings").flatten();
+    let files = entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "http"));
+    let mut all: Vec<_> = files
+        .map(|p| {
+            let name = p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, std::fs::read(&p).expect("a recording"))
+        })
+        .collect();
+    all.sort();
+    assert!(all.len() > 100, "{} recordings in {dir}", all.len());
+    all
 }
