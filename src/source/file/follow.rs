@@ -324,6 +324,9 @@ impl Lane {
         let Some(mut old) = chain.segments.pop_back() else { return Ok(()) };
         let (live_path, live_id, file) = (old.path.clone(), old.file_id, old.file.take());
         let place = old.tail.place();
+        if let Some(json) = &mut chain.json {
+            json.emptied(chain.segments.len());
+        }
         self.open_files = self.open_files.saturating_sub(1);
         let mut newer = Vec::new();
         let copy = rotate::find_copy(&siblings, old.print, place);

@@ -65,7 +65,11 @@ enum Step {
 
 /// Reads at most one chunk that fills the buffer, and what is new in the generations after it.
 pub fn turn(chain: &mut Chain, cx: &mut Context, now: Instant) -> Turn {
-    if chain.owner.container_id().is_none() {
+    if chain.json.is_some() {
+        if !super::container::settle(chain, cx, now) {
+            return Turn::Blocked;
+        }
+    } else {
         chain.labels();
         let labels = chain.labels.clone();
         if labels.is_some_and(|l| !cx.batcher.has_room(&chain.sinks, &l)) {
