@@ -344,10 +344,7 @@ fn take(
     });
 }
 
-fn decode<'a>(
-    line: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<JsonRecord<'a>, JsonRecordError> {
+fn decode<'a>(line: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<JsonRecord<'a>, JsonRecordError> {
     json_record::decode(line, scratch)
 }
 

@@ -349,7 +349,11 @@ impl Lane {
                 self.by_inode.insert(sibling.id, key);
                 self.copies.remove(&sibling.id);
                 newer.extend_from_slice(&siblings[at + 1..]);
-                log::debug!("{} was emptied; its copy is {}", live_path.display(), sibling.path.display());
+                log::debug!(
+                    "{} was emptied; its copy is {}",
+                    live_path.display(),
+                    sibling.path.display()
+                );
             }
             None => {
                 log::info!("{} was emptied at byte {place} or after", live_path.display());

@@ -58,7 +58,8 @@ impl Lane {
     pub(super) fn data_in(&mut self, path: &Path, now: Instant) {
         if let Some(&key) = self.live.get(path) {
             self.activate(key, now);
-        } else if let Some(id) = self.dormant.iter().find(|(_, d)| d.path == path).map(|(id, _)| *id)
+        } else if let Some(id) =
+            self.dormant.iter().find(|(_, d)| d.path == path).map(|(id, _)| *id)
         {
             self.revive(id, now);
         }
@@ -102,8 +103,7 @@ impl Lane {
         let blind = self.watch.is_none()
             || self.limit_said
             || self.dirs.values().any(|d| d.blind == Some(true) && !d.chains.is_empty());
-        let interval =
-            if blind { limits::SWEEP_INTERVAL_BLIND } else { limits::SWEEP_INTERVAL };
+        let interval = if blind { limits::SWEEP_INTERVAL_BLIND } else { limits::SWEEP_INTERVAL };
         self.sweep_due = self.cx.clock.now() + interval;
     }
 
@@ -263,6 +263,28 @@ impl Lane {
         listing.found.sort_by(|a, b| a.path.cmp(&b.path));
         for found in listing.found {
             self.found(found, listing.device, now);
+        }
+        let awaited = self.awaited.keys().filter(|p| p.parent() == Some(path)).cloned();
+        for log in awaited.collect::<Vec<_>>() {
+            if let Some(owner) = self.awaited.remove(&log) {
+                self.begin_container(owner, &log, now);
+            }
+        }
+    }
+
+    /// A directory that only a container's log was followed in is of no more interest.
+    pub(super) fn drop_dir_of_container(&mut self, path: &Path) {
+        let Some(dir) = self.dirs.get(path) else { return };
+        if !dir.chains.is_empty() || !dir.states.is_empty() {
+            return;
+        }
+        let Some(dir) = self.dirs.remove(path) else { return };
+        let Some(watch) = &self.watch else { return };
+        for (is, what) in [(dir.names_watched, Interest::Names), (dir.data_watched, Interest::Data)]
+        {
+            if is {
+                watch.remove(what, path, !path.is_dir());
+            }
         }
     }
 
@@ -459,14 +481,27 @@ impl Lane {
         {
             self.trouble(dir, &e, Some(&owner));
         }
-        if let Err(e) = self.begin(owner.clone(), &path, false, now) {
-            self.trouble(&path, &e, Some(&owner));
+        self.begin_container(owner, &path, now);
+    }
+
+    fn begin_container(&mut self, owner: Owner, path: &Path, now: Instant) {
+        match self.begin(owner.clone(), path, false, now) {
+            Ok(_) => self.clear_trouble(path),
+            Err(e) => {
+                self.trouble(path, &e, Some(&owner));
+                self.awaited.insert(path.to_owned(), owner);
+            }
         }
     }
 
     /// The engine says that a container is gone: its log is read to the end, then forgotten.
     pub(super) fn container_gone(&mut self, source: &str, id: &str, now: Instant) {
         let is = |owner: &Owner| owner.container_id() == Some(id) && owner.source() == source;
+        let awaited = self.awaited.iter().find(|(_, o)| is(o)).map(|(path, _)| path.clone());
+        if let Some(path) = awaited {
+            self.awaited.remove(&path);
+            path.parent().into_iter().for_each(|dir| self.drop_dir_of_container(dir));
+        }
         let found = self.chains.iter().flatten().find(|c| is(&c.owner)).map(|c| c.live.clone());
         let Some(&key) = found.and_then(|live| self.live.get(&live)) else { return };
         if let Some(chain) = self.chains[key].as_mut() {

@@ -202,8 +202,7 @@ fn look(
     let modified = (metadata.mtime(), metadata.mtime_nsec());
     let touched = std::mem::replace(&mut segment.modified, modified) != modified;
     let held = segment.tail.place() < segment.tail.read_offset();
-    let at_end =
-        segment.size == segment.tail.read_offset() && !held && segment.partial.is_none();
+    let at_end = segment.size == segment.tail.read_offset() && !held && segment.partial.is_none();
     if at_end && !touched {
         return Ok(Look::Nothing);
     }
