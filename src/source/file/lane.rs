@@ -30,8 +30,8 @@ use crate::metrics::Metrics;
 use crate::record::SourceId;
 use crate::source::FileEvent;
 
-/// While a batch is parked for want of room at `ack`, which wakes nobody.
-const PARKED_TICK: std::time::Duration = std::time::Duration::from_millis(50);
+/// While a batch is parked, perhaps for want of room at `ack`, which wakes nobody.
+const PARKED_TICK: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What a lane is made of. `daemon/` fills it in and runs it on a thread of its own.
 pub struct FileLane {

@@ -270,6 +270,46 @@ fn a_directory_that_does_not_exist_yet_is_awaited() {
 }
 
 #[test]
+fn a_directory_that_is_removed_and_made_anew_is_watched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("below");
+    fs::create_dir(&below).unwrap();
+    append(&below.join("a.log"), "one\n");
+    let mut rig = rig(in_dir(dir.path()), vec![]);
+    rig.wants(&["one"]);
+    fs::remove_dir_all(&below).unwrap();
+    fs::create_dir(&below).unwrap();
+    rig.until("the new directory is listed", |r| r.lane.names_due.is_none());
+    rig.until("the old file is let go", |r| r.lane.open_files == 0);
+    append(&below.join("b.log"), "two\n");
+    rig.wants(&["one", "two"]);
+}
+
+#[test]
+fn more_files_than_may_be_open_are_all_read_and_those_at_rest_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: usize| dir.path().join(format!("{n:02}.log"));
+    (0..20).for_each(|n| append(&path(n), format!("a{n:02}\n")));
+    let mut rig = rig(in_dir(dir.path()), vec![]);
+    rig.lane.open_files_max = 8;
+    rig.until("the first lines", |r| r.had.len() == 20);
+    rig.until("the files rest", |r| r.lane.active.is_empty() && r.lane.ready.is_empty());
+    assert!(rig.lane.open_files <= 8, "{} files are open", rig.lane.open_files);
+    let open = rig.lane.chains.iter().flatten().map(Chain::open_files).sum::<usize>();
+    assert_eq!(rig.lane.open_files, open);
+    // One is renamed while it is closed, another grows.
+    fs::rename(path(0), dir.path().join("00.log.1")).unwrap();
+    append(&dir.path().join("00.log.1"), "b00\n");
+    (1..20).for_each(|n| append(&path(n), format!("b{n:02}\n")));
+    append(&path(0), "c00\n");
+    rig.until("the second lines", |r| r.had.len() == 41);
+    let mut had: Vec<_> = rig.had.iter().map(|e| e.line.clone()).collect();
+    had.sort();
+    had.dedup();
+    assert_eq!(had.len(), 41);
+}
+
+#[test]
 fn a_renamed_file_is_read_to_its_end_and_then_the_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let (live, old) = (dir.path().join("a.log"), dir.path().join("a.log.1"));

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::chain::Owner;
 use super::discover::{Found, Listing, State};
@@ -40,6 +40,8 @@ pub(super) struct Dir {
     pub data_watched: bool,
     /// inotify tells nothing here of what other machines write.
     blind: Option<bool>,
+    /// Which directory it was when last listed.
+    born: Option<(u64, Option<SystemTime>)>,
     due: Option<Instant>,
     cost: Duration,
     seen: bool,
@@ -115,15 +117,19 @@ impl Lane {
             let Some(dir) = self.dirs.get_mut(&path) else { continue };
             let (names, data) = (dir.names_watched, dir.data_watched);
             (dir.names_watched, dir.data_watched) = (false, false);
-            if let Some(watch) = &self.watch {
-                for (is, what) in [(names, Interest::Names), (data, Interest::Data)] {
-                    if is {
-                        watch.remove(what, &path, !path.is_dir());
-                    }
-                }
-            }
-            if dir.chains.is_empty() {
+            let empty = dir.chains.is_empty();
+            self.unwatch(&path, names, data, !path.is_dir());
+            if empty {
                 self.dirs.remove(&path);
+            }
+        }
+    }
+
+    fn unwatch(&self, path: &Path, names: bool, data: bool, vanished: bool) {
+        let Some(watch) = &self.watch else { return };
+        for (is, what) in [(names, Interest::Names), (data, Interest::Data)] {
+            if is {
+                watch.remove(what, path, vanished);
             }
         }
     }
@@ -170,11 +176,19 @@ impl Lane {
             }
         }
         dir.seen = true;
-        let (states, watched) = (dir.states.clone(), dir.names_watched);
+        let states = dir.states.clone();
         let wanted = states.is_empty() || !dir.chains.is_empty();
         let begun = self.cx.clock.now();
         let mut listing = self.discovery.look(path, &states)?;
         let cost = self.cx.clock.now().duration_since(begun);
+        let dir = self.dirs.entry(path.to_owned()).or_default();
+        if dir.born.replace(listing.born).is_some_and(|born| born != listing.born) {
+            // Removed and made anew: the kernel's watches went with the old one.
+            let names = std::mem::take(&mut dir.names_watched);
+            let data = std::mem::take(&mut dir.data_watched);
+            self.unwatch(path, names, data, true);
+        }
+        let watched = self.dirs.get(path).is_some_and(|d| d.names_watched);
         if !watched && (wanted || listing.watch) && self.watch_names(path) {
             // What appeared before the watch was set.
             listing = self.discovery.look(path, &states)?;
@@ -279,13 +293,7 @@ impl Lane {
             return;
         }
         let Some(dir) = self.dirs.remove(path) else { return };
-        let Some(watch) = &self.watch else { return };
-        for (is, what) in [(dir.names_watched, Interest::Names), (dir.data_watched, Interest::Data)]
-        {
-            if is {
-                watch.remove(what, path, !path.is_dir());
-            }
-        }
+        self.unwatch(path, dir.names_watched, dir.data_watched, !path.is_dir());
     }
 
     /// Segments whose names changed learn their new ones; all of them are on their way out.
