@@ -33,12 +33,8 @@ impl Core {
             bytes_max: config.dead_letters.bytes.0,
             age_max: config.dead_letters.age,
         };
-        let dead_letters = Arc::new(DeadLetters::new(
-            settings,
-            disk.clone(),
-            metrics.clone(),
-            health.clone(),
-        ));
+        let dead_letters =
+            Arc::new(DeadLetters::new(settings, disk.clone(), metrics.clone(), health.clone()));
         Self {
             config: Arc::new(config),
             clock: Arc::new(SystemClock),

@@ -158,7 +158,9 @@ fn serve(core: &Core, signals: &Signals, beat: &Beat) -> Result<(), RunError> {
                 "SIGHUP: reloading is not supported by this version; the config stays, restart \
                  to change it"
             ),
-            Woken::ReopenLog => log::info!("SIGUSR1: the own log goes to stderr, nothing to reopen"),
+            Woken::ReopenLog => {
+                log::info!("SIGUSR1: the own log goes to stderr, nothing to reopen")
+            }
             Woken::DumpState => dump_state(core),
             Woken::Deadline => {}
         }

@@ -246,8 +246,7 @@ fn start_senders(
     let core = &starter.core;
     for (sink, ends) in core.config.sinks.iter().zip(ends) {
         let shards = ends.inboxes.len();
-        let state =
-            SinkState::new(&sink.name, shards, core.metrics.clone(), core.health.clone());
+        let state = SinkState::new(&sink.name, shards, core.metrics.clone(), core.health.clone());
         for (shard, inbox) in ends.inboxes.iter().enumerate() {
             let sender = ShardSender {
                 shard,
@@ -337,13 +336,8 @@ fn start_monitor(
 ) -> Result<Sender<()>, RunError> {
     let core = &starter.core;
     let (end_tx, end) = bounded(1);
-    let monitor = Monitor {
-        auditor,
-        notifier,
-        clock: core.clock.clone(),
-        health: core.health.clone(),
-        end,
-    };
+    let monitor =
+        Monitor { auditor, notifier, clock: core.clock.clone(), health: core.health.clone(), end };
     starter.spawn("monitor", move |beat| monitor::run(&monitor, beat))?;
     Ok(end_tx)
 }

@@ -127,7 +127,8 @@ fn what_was_written_while_it_was_down_or_killed_is_read(read: &str, driver: &str
     let driver = ["--log-driver", driver];
     rig.engine.run(&driver, &lines(0, 0, 20_000));
     rig.daemon.start();
-    rig.engine.run(&driver, &format!("{}; sleep 1; {}", lines(1, 0, 10_000), lines(1, 10_000, 20_000)));
+    rig.engine
+        .run(&driver, &format!("{}; sleep 1; {}", lines(1, 0, 10_000), lines(1, 10_000, 20_000)));
     wait_until(PATIENCE, "some lines", || rig.double.account().unique > 5_000);
     rig.daemon.kill();
     rig.engine.run(&driver, &lines(2, 0, 20_000));

@@ -19,8 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The image of all test containers: busybox, imported.
 pub const IMAGE: &str = "lc-test:busybox";
 
-const APPLETS: [&str; 9] =
-    ["sh", "seq", "awk", "sleep", "cat", "head", "true", "yes", "printf"];
+const APPLETS: [&str; 9] = ["sh", "seq", "awk", "sleep", "cat", "head", "true", "yes", "printf"];
 
 pub struct Engine {
     dir: tempfile::TempDir,

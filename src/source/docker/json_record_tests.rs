@@ -68,19 +68,23 @@ fn damage_is_an_error() {
     check_refused(br#"{"log":"torn{"log":"x\n","#, Syntax { at: 14 });
     check_refused(br#"{}"#, Syntax { at: 1 });
     check_refused(br#"{"log":"x\n"}"#, Missing { key: "stream" });
-    check_refused(br#"{"log":"x","stream":"stdin","time":"1970-01-01T00:00:00Z"}"#, Missing {
-        key: "stream",
-    });
+    check_refused(
+        br#"{"log":"x","stream":"stdin","time":"1970-01-01T00:00:00Z"}"#,
+        Missing { key: "stream" },
+    );
     check_refused(br#"{"log":"x","stream":"stdout","time":"yesterday"}"#, Missing { key: "time" });
-    check_refused(br#"{"log":"\q","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#, Syntax {
-        at: 8,
-    });
-    check_refused(b"{\"log\":\"a\0\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}", Nul {
-        at: 9,
-    });
-    check_refused(br#"{"log":"x","stream":"stdout","time":"1970-01-01T00:00:00Z"} junk"#, Syntax {
-        at: 60,
-    });
+    check_refused(
+        br#"{"log":"\q","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+        Syntax { at: 8 },
+    );
+    check_refused(
+        b"{\"log\":\"a\0\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}",
+        Nul { at: 9 },
+    );
+    check_refused(
+        br#"{"log":"x","stream":"stdout","time":"1970-01-01T00:00:00Z"} junk"#,
+        Syntax { at: 60 },
+    );
 }
 
 #[test]

@@ -156,12 +156,7 @@ impl Joiner {
 }
 
 impl Unfinished {
-    fn append(
-        &mut self,
-        piece: Piece<'_>,
-        line_bytes_max: usize,
-        sink: &mut impl FnMut(Line<'_>),
-    ) {
+    fn append(&mut self, piece: Piece<'_>, line_bytes_max: usize, sink: &mut impl FnMut(Line<'_>)) {
         let mut rest = piece.text;
         while self.text.len() + rest.len() > line_bytes_max {
             let (fits, more) = rest.split_at(line_bytes_max - self.text.len());

@@ -12,7 +12,10 @@ type Given<'a> = (StdStream, i64, &'a str, bool);
 /// (stream, time, text, part, end, from)
 type Expected<'a> = (StdStream, i64, &'a str, u32, LineEnd, u64);
 
-fn run(joiner: &mut Joiner, given: &[Given<'_>]) -> Vec<(StdStream, i64, String, u32, LineEnd, u64)> {
+fn run(
+    joiner: &mut Joiner,
+    given: &[Given<'_>],
+) -> Vec<(StdStream, i64, String, u32, LineEnd, u64)> {
     let mut lines = Vec::new();
     let mut sink = |l: Line<'_>| {
         let text = String::from_utf8(l.text.to_vec()).unwrap();
@@ -28,17 +31,21 @@ fn run(joiner: &mut Joiner, given: &[Given<'_>]) -> Vec<(StdStream, i64, String,
 
 fn check(rule: PieceRule, line_bytes_max: usize, given: &[Given<'_>], expected: &[Expected<'_>]) {
     let lines = run(&mut Joiner::new(rule, line_bytes_max), given);
-    let lines: Vec<Expected<'_>> =
-        lines.iter().map(|(s, t, text, part, end, from)| (*s, *t, &**text, *part, *end, *from)).collect();
+    let lines: Vec<Expected<'_>> = lines
+        .iter()
+        .map(|(s, t, text, part, end, from)| (*s, *t, &**text, *part, *end, *from))
+        .collect();
     assert_eq!(lines, expected);
 }
 
 #[test]
 fn whole_lines_pass_through() {
-    check(PieceRule::Newline, 100, &[(Stdout, 1, "a", true), (Stderr, 2, "", true)], &[
-        (Stdout, 1, "a", 0, Whole, 0),
-        (Stderr, 2, "", 0, Whole, 1),
-    ]);
+    check(
+        PieceRule::Newline,
+        100,
+        &[(Stdout, 1, "a", true), (Stderr, 2, "", true)],
+        &[(Stdout, 1, "a", 0, Whole, 0), (Stderr, 2, "", 0, Whole, 1)],
+    );
 }
 
 #[test]
@@ -50,20 +57,27 @@ fn pieces_of_one_time_are_one_line_with_the_other_stream_between() {
         (Stdout, 5, "cc", true),
         (Stdout, 7, "next", true),
     ];
-    check(PieceRule::Newline, 100, &given, &[
-        (Stderr, 6, "between", 0, Whole, 1),
-        (Stdout, 5, "aabbcc", 0, Whole, 0),
-        (Stdout, 7, "next", 0, Whole, 4),
-    ]);
+    check(
+        PieceRule::Newline,
+        100,
+        &given,
+        &[
+            (Stderr, 6, "between", 0, Whole, 1),
+            (Stdout, 5, "aabbcc", 0, Whole, 0),
+            (Stdout, 7, "next", 0, Whole, 4),
+        ],
+    );
 }
 
 #[test]
 fn another_time_or_the_end_closes_an_unterminated_record() {
     let given = [(Stdout, 1, "unfinished", false), (Stdout, 9, "unfinished", false)];
-    check(PieceRule::Newline, 100, &given, &[
-        (Stdout, 1, "unfinished", 0, Unfinished, 0),
-        (Stdout, 9, "unfinished", 0, Unfinished, 1),
-    ]);
+    check(
+        PieceRule::Newline,
+        100,
+        &given,
+        &[(Stdout, 1, "unfinished", 0, Unfinished, 0), (Stdout, 9, "unfinished", 0, Unfinished, 1)],
+    );
 }
 
 #[test]
@@ -78,24 +92,36 @@ fn with_the_size_rule_a_short_piece_is_the_last() {
         (Stdout, 2, "", false),
         (Stdout, 3, "no newline at exit", false),
     ];
-    check(PieceRule::Size, 100_000, &given, &[
-        (Stdout, 1, &joined, 0, Whole, 0),
-        (Stdout, 2, &full, 0, Whole, 3),
-        (Stdout, 3, "no newline at exit", 0, Whole, 5),
-    ]);
+    check(
+        PieceRule::Size,
+        100_000,
+        &given,
+        &[
+            (Stdout, 1, &joined, 0, Whole, 0),
+            (Stdout, 2, &full, 0, Whole, 3),
+            (Stdout, 3, "no newline at exit", 0, Whole, 5),
+        ],
+    );
 }
 
 #[test]
 fn a_line_above_the_bound_comes_in_numbered_parts() {
-    check(PieceRule::Newline, 4, &[(Stdout, 1, "abcdef", false), (Stdout, 1, "ghi", true)], &[
-        (Stdout, 1, "abcd", 0, Split, 0),
-        (Stdout, 1, "efgh", 1, Split, 0),
-        (Stdout, 1, "i", 2, Whole, 0),
-    ]);
-    check(PieceRule::Newline, 4, &[(Stdout, 1, "abcd", true), (Stdout, 1, "e", true)], &[
-        (Stdout, 1, "abcd", 0, Whole, 0),
-        (Stdout, 1, "e", 0, Whole, 1),
-    ]);
+    check(
+        PieceRule::Newline,
+        4,
+        &[(Stdout, 1, "abcdef", false), (Stdout, 1, "ghi", true)],
+        &[
+            (Stdout, 1, "abcd", 0, Split, 0),
+            (Stdout, 1, "efgh", 1, Split, 0),
+            (Stdout, 1, "i", 2, Whole, 0),
+        ],
+    );
+    check(
+        PieceRule::Newline,
+        4,
+        &[(Stdout, 1, "abcd", true), (Stdout, 1, "e", true)],
+        &[(Stdout, 1, "abcd", 0, Whole, 0), (Stdout, 1, "e", 0, Whole, 1)],
+    );
 }
 
 #[test]

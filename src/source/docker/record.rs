@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_payload_without_a_time_is_an_error() {
-        let error = split(StdStream::Stdout, b"no time here, but long enough to hold one").unwrap_err();
+        let error =
+            split(StdStream::Stdout, b"no time here, but long enough to hold one").unwrap_err();
         assert_eq!(error.to_string(), "record of 41 bytes does not begin with a time");
     }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -49,6 +50,8 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct Listing {
     pub device: u64,
+    /// Inode and time of birth: another directory under the old name has others.
+    pub born: (u64, Option<SystemTime>),
     pub found: Vec<Found>,
     /// All names that are no directories.
     pub names: Vec<(OsString, u64)>,
@@ -94,7 +97,9 @@ impl Discovery {
     /// # Errors
     /// As opendir(3); the directory is then left out.
     pub fn look(&self, dir: &Path, states: &[State]) -> io::Result<Listing> {
-        let mut listing = Listing { device: fs::metadata(dir)?.dev(), ..Listing::default() };
+        let metadata = fs::metadata(dir)?;
+        let born = (metadata.ino(), metadata.created().ok());
+        let mut listing = Listing { device: metadata.dev(), born, ..Listing::default() };
         let states = self.spread(states);
         let mut list = false;
         for state in &states {

@@ -37,8 +37,8 @@ enum Stranger {
     New,
     /// It holds what a followed file held.
     Copy,
-    /// Too short to tell yet.
-    Undecided,
+    /// Too short to tell yet, or the followed file of this chain was emptied and not looked at.
+    Undecided(usize),
 }
 
 impl Lane {
@@ -66,7 +66,10 @@ impl Lane {
                     self.copies.insert(id, path.to_owned());
                     return Ok(true);
                 }
-                Stranger::Undecided => return Ok(false),
+                Stranger::Undecided(key) => {
+                    self.activate(key, now);
+                    return Ok(false);
+                }
             }
         }
         let mut planned = self.older(&owner, path, &file, id)?;
@@ -118,14 +121,14 @@ impl Lane {
             match identity::compare(file, last.print)? {
                 Head::Same => return Ok(Stranger::Copy),
                 // The live file was emptied, perhaps more than once, and not yet looked at.
-                Head::Other if !holds_still(last)? => return Ok(Stranger::Undecided),
+                Head::Other if !holds_still(last)? => return Ok(Stranger::Undecided(key)),
                 Head::Other => {}
                 Head::Shorter => {
                     let now_ns = self.cx.clock.wall_ns();
                     let age = now_ns / 1_000_000_000 - metadata.mtime();
                     let begins = metadata.len() > 0 && same_beginning(file, last)?;
                     if begins || (metadata.len() == 0 && age < COPY_BEGINS_WITHIN_SECONDS) {
-                        return Ok(Stranger::Undecided);
+                        return Ok(Stranger::Undecided(key));
                     }
                 }
             }
@@ -324,6 +327,9 @@ impl Lane {
         let Some(mut old) = chain.segments.pop_back() else { return Ok(()) };
         let (live_path, live_id, file) = (old.path.clone(), old.file_id, old.file.take());
         let place = old.tail.place();
+        if let Some(json) = &mut chain.json {
+            json.emptied(chain.segments.len());
+        }
         self.open_files = self.open_files.saturating_sub(1);
         let mut newer = Vec::new();
         let copy = rotate::find_copy(&siblings, old.print, place);
@@ -346,7 +352,11 @@ impl Lane {
                 self.by_inode.insert(sibling.id, key);
                 self.copies.remove(&sibling.id);
                 newer.extend_from_slice(&siblings[at + 1..]);
-                log::debug!("{} was emptied; its copy is {}", live_path.display(), sibling.path.display());
+                log::debug!(
+                    "{} was emptied; its copy is {}",
+                    live_path.display(),
+                    sibling.path.display()
+                );
             }
             None => {
                 log::info!("{} was emptied at byte {place} or after", live_path.display());

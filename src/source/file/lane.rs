@@ -30,8 +30,8 @@ use crate::metrics::Metrics;
 use crate::record::SourceId;
 use crate::source::FileEvent;
 
-/// While a batch is parked for want of room at `ack`, which wakes nobody.
-const PARKED_TICK: std::time::Duration = std::time::Duration::from_millis(50);
+/// While a batch is parked, perhaps for want of room at `ack`, which wakes nobody.
+const PARKED_TICK: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What a lane is made of. `daemon/` fills it in and runs it on a thread of its own.
 pub struct FileLane {
@@ -89,6 +89,8 @@ pub(super) struct Lane {
     pub by_inode: HashMap<FileId, usize>,
     pub dirs: HashMap<PathBuf, Dir>,
     pub dormant: HashMap<FileId, Dormant>,
+    /// Logs of containers that are not there yet, or cannot be read yet.
+    pub awaited: HashMap<PathBuf, Owner>,
     /// Files that hold what a followed one held.
     pub copies: HashMap<FileId, PathBuf>,
     pub finished: VecDeque<FileId>,
@@ -155,6 +157,7 @@ impl Lane {
             by_inode: HashMap::new(),
             dirs: HashMap::new(),
             dormant: HashMap::new(),
+            awaited: HashMap::new(),
             copies: HashMap::new(),
             finished: VecDeque::new(),
             ready: VecDeque::new(),
@@ -341,11 +344,12 @@ impl Lane {
         self.ready.retain(|&k| k != key);
         self.blocked.retain(|&k| k != key);
         self.active.retain(|&k| k != key);
-        let dir = chain.live.parent().and_then(|dir| self.dirs.get_mut(dir));
-        if let Some(dir) = dir {
+        let Some(path) = chain.live.parent() else { return };
+        if let Some(dir) = self.dirs.get_mut(path) {
             dir.chains.retain(|&k| k != key);
             dir.active -= usize::from(chain.active);
         }
+        self.drop_dir_of_container(path);
     }
 
     /// To be read in its turn.

@@ -15,6 +15,7 @@ use crate::batch::{Format, SinkPort, loki_push};
 use crate::clock::SystemClock;
 use crate::config::checked::{LongLines, StartAt};
 use crate::queue::{QueuedBatch, SinkBudget, SinkQueue, Waker};
+use crate::source::ContainerLog;
 use crate::source::file::discover::tests::source;
 use crate::source::file::watch::{LaneInbox, start};
 use crate::units::ByteSize;
@@ -162,6 +163,37 @@ fn in_dir(dir: &Path) -> FileSource {
     source
 }
 
+fn container(path: &Path) -> FileEvent {
+    FileEvent::Container(Box::new(ContainerLog {
+        source: "local".into(),
+        id: "c".repeat(64),
+        name: "web".into(),
+        path: path.to_owned(),
+        labels: vec![("container".into(), "web".into())],
+        metadata: vec![("image".into(), "i".into())],
+        line_bytes_max: 64 << 10,
+        long_lines: LongLines::Split,
+        partial_wait: Duration::from_millis(600),
+        start_at: StartAt::Beginning,
+        sinks: Arc::from([0usize]),
+        tty: false,
+    }))
+}
+
+/// A record as the engine writes it; `n` gives its time.
+fn json(stream: &str, n: u32, log: &str) -> String {
+    let log = serde_json::to_string(log).unwrap();
+    format!("{{\"log\":{log},\"stream\":\"{stream}\",\"time\":\"2026-01-01T00:00:00.{n:09}Z\"}}\n")
+}
+
+fn container_rig(path: &Path, positions: Vec<Position>, memory: usize) -> Rig {
+    let nothing = source("none", &["/nonexistent/*.log".to_owned()], &[]);
+    let mut rig = rig_with(nothing, positions, memory, true);
+    rig.inbox.try_send(container(path)).unwrap();
+    rig.step();
+    rig
+}
+
 fn append(path: &Path, text: impl AsRef<[u8]>) {
     let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
     file.write_all(text.as_ref()).unwrap();
@@ -235,6 +267,46 @@ fn a_directory_that_does_not_exist_yet_is_awaited() {
     fs::create_dir_all(&late).unwrap();
     append(&late.join("a.log"), "one\n");
     rig.wants(&["one"]);
+}
+
+#[test]
+fn a_directory_that_is_removed_and_made_anew_is_watched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("below");
+    fs::create_dir(&below).unwrap();
+    append(&below.join("a.log"), "one\n");
+    let mut rig = rig(in_dir(dir.path()), vec![]);
+    rig.wants(&["one"]);
+    fs::remove_dir_all(&below).unwrap();
+    fs::create_dir(&below).unwrap();
+    rig.until("the new directory is listed", |r| r.lane.names_due.is_none());
+    rig.until("the old file is let go", |r| r.lane.open_files == 0);
+    append(&below.join("b.log"), "two\n");
+    rig.wants(&["one", "two"]);
+}
+
+#[test]
+fn more_files_than_may_be_open_are_all_read_and_those_at_rest_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: usize| dir.path().join(format!("{n:02}.log"));
+    (0..20).for_each(|n| append(&path(n), format!("a{n:02}\n")));
+    let mut rig = rig(in_dir(dir.path()), vec![]);
+    rig.lane.open_files_max = 8;
+    rig.until("the first lines", |r| r.had.len() == 20);
+    rig.until("the files rest", |r| r.lane.active.is_empty() && r.lane.ready.is_empty());
+    assert!(rig.lane.open_files <= 8, "{} files are open", rig.lane.open_files);
+    let open = rig.lane.chains.iter().flatten().map(Chain::open_files).sum::<usize>();
+    assert_eq!(rig.lane.open_files, open);
+    // One is renamed while it is closed, another grows.
+    fs::rename(path(0), dir.path().join("00.log.1")).unwrap();
+    append(&dir.path().join("00.log.1"), "b00\n");
+    (1..20).for_each(|n| append(&path(n), format!("b{n:02}\n")));
+    append(&path(0), "c00\n");
+    rig.until("the second lines", |r| r.had.len() == 41);
+    let mut had: Vec<_> = rig.had.iter().map(|e| e.line.clone()).collect();
+    had.sort();
+    had.dedup();
+    assert_eq!(had.len(), 41);
 }
 
 #[test]
@@ -478,4 +550,122 @@ fn a_stop_hands_over_what_was_read() {
     rig.lane.drain(&rig.beat);
     rig.take_batches();
     rig.lines_are(&["one"]);
+}
+
+#[test]
+fn a_containers_records_are_joined_and_labelled_and_damage_is_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let mut text = json("stdout", 1, "one\n") + &json("stdout", 2, "pie");
+    text += &json("stderr", 3, "err\n");
+    text += "\0\0\0{\"log\":\"torn";
+    text += &json("stdout", 2, "ces\n");
+    text += "garbage\n";
+    text += &json("stdout", 4, "\n");
+    text += &json("stdout", 5, "quote \" é\n");
+    append(&path, text);
+    let mut rig = container_rig(&path, vec![], 1 << 20);
+    rig.until("four lines", |r| r.had.len() >= 4);
+    let mut had: Vec<_> =
+        rig.had.iter().map(|e| (e.time_ns % 1000, e.labels.as_str(), e.line.as_str())).collect();
+    had.sort();
+    let (out, err) =
+        ("{container=\"web\", stream=\"stdout\"}", "{container=\"web\", stream=\"stderr\"}");
+    let wanted = [(1, out, "one"), (2, out, "pieces"), (3, err, "err"), (5, out, "quote \" é")];
+    assert_eq!(had, wanted);
+    let positions = rig.stopped();
+    assert_eq!(positions[0].place.offset, fs::metadata(&path).unwrap().len());
+}
+
+#[test]
+fn an_unfinished_line_holds_the_position_until_its_rest_or_the_wait_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let first = json("stdout", 1, "one\n");
+    append(&path, first.clone() + &json("stdout", 2, "two ") + &json("stderr", 3, "err\n"));
+    let mut rig = container_rig(&path, vec![], 1 << 20);
+    rig.until("two lines", |r| r.had.len() >= 2);
+    let positions = rig.stopped();
+    assert_eq!(positions[0].place.offset, first.len() as u64);
+    append(&path, json("stdout", 2, "goes on\n"));
+    let mut rig = container_rig(&path, positions, 1 << 20);
+    rig.until("both lines", |r| r.had.len() >= 2);
+    let mut had: Vec<_> = rig.had.iter().map(|e| e.line.as_str()).collect();
+    had.sort();
+    assert_eq!(had, ["err", "two goes on"]);
+    append(&path, json("stdout", 4, "without end"));
+    rig.until("what was there", |r| r.had.len() >= 3);
+    assert_eq!(rig.had[2].line, "without end");
+    let size = fs::metadata(&path).unwrap().len();
+    assert_eq!(rig.stopped()[0].place.offset, size);
+}
+
+#[test]
+fn rotated_container_logs_come_in_order_also_when_a_line_spans_two() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("c-json.log");
+    let name = |n: usize| dir.path().join(format!("c-json.log.{n}"));
+    let rotate = |at: u64| {
+        for n in (1..6).rev() {
+            drop(fs::rename(name(n), name(n + 1)));
+        }
+        fs::rename(&live, name(1)).unwrap();
+        let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + at);
+        OpenOptions::new().append(true).open(name(1)).unwrap().set_modified(at).unwrap();
+    };
+    append(&live, json("stdout", 1, "a\n"));
+    rotate(1);
+    append(&live, json("stdout", 2, "b\n") + &json("stdout", 3, "spans "));
+    rotate(2);
+    append(&live, json("stdout", 3, "two\n") + &json("stdout", 4, "c\n"));
+    let mut rig = container_rig(&live, vec![], 1 << 20);
+    rig.wants(&["a", "b", "spans two", "c"]);
+    rig.until("the old files are let go", |r| r.lane.open_files == 1);
+    rotate(100_000_000);
+    append(&live, json("stdout", 5, "d\n"));
+    rotate(100_000_001);
+    append(&live, json("stdout", 6, "e\n"));
+    rig.wants(&["a", "b", "spans two", "c", "d", "e"]);
+    rig.until("the old files are let go", |r| r.lane.open_files == 1);
+    let gone = FileEvent::ContainerGone { source: "local".into(), id: "c".repeat(64) };
+    append(&live, json("stdout", 7, "last\n"));
+    rig.inbox.try_send(gone).unwrap();
+    rig.until("it is forgotten", |r| r.lane.live.is_empty());
+    rig.until("the last line", |r| r.had.len() == 7);
+    assert!(rig.lane.dirs.values().all(|d| !d.states.is_empty()));
+    assert!(rig.stopped().iter().all(|p| p.gone_since_ns.is_some()));
+}
+
+#[test]
+fn a_full_queue_pauses_a_container_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let line = "y".repeat(30_000);
+    let mut text = String::new();
+    for n in 0..200 {
+        text += &json("stdout", n, &format!("{n:04}{}", &line[..16_000]));
+        text += &json("stderr", n, &format!("{n:04}\n"));
+        text += &json("stdout", n, &format!("{}\n", &line[16_000..]));
+    }
+    append(&path, text);
+    let mut rig = container_rig(&path, vec![], 1);
+    rig.until("all lines", |r| r.had.len() >= 400);
+    let of = |rig: &Rig, stream: &str| -> Vec<String> {
+        let found = rig.had.iter().filter(|e| e.labels.contains(stream));
+        found.map(|e| e.line.clone()).collect()
+    };
+    let wanted: Vec<_> = (0..200).map(|n| format!("{n:04}{line}")).collect();
+    assert_eq!(of(&rig, "stdout"), wanted);
+    let wanted: Vec<_> = (0..200).map(|n| format!("{n:04}")).collect();
+    assert_eq!(of(&rig, "stderr"), wanted);
+}
+
+#[test]
+fn a_containers_log_that_is_not_there_yet_is_awaited() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let mut rig = container_rig(&path, vec![], 1 << 20);
+    assert_eq!(rig.lane.awaited.len(), 1);
+    append(&path, json("stdout", 1, "one\n"));
+    rig.wants(&["one"]);
 }

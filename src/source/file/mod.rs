@@ -10,12 +10,12 @@ mod discover;
 mod follow;
 mod identity;
 mod known;
-mod lane;
+pub mod lane;
 mod names;
-mod read;
+pub mod read;
 mod rotate;
 mod tail;
-mod watch;
+pub mod watch;
 
 pub use lane::{FileLane, lane_of, run};
 pub use read::{Divert, LongLine};

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::chain::Owner;
 use super::discover::{Found, Listing, State};
@@ -40,6 +40,8 @@ pub(super) struct Dir {
     pub data_watched: bool,
     /// inotify tells nothing here of what other machines write.
     blind: Option<bool>,
+    /// Which directory it was when last listed.
+    born: Option<(u64, Option<SystemTime>)>,
     due: Option<Instant>,
     cost: Duration,
     seen: bool,
@@ -58,7 +60,8 @@ impl Lane {
     pub(super) fn data_in(&mut self, path: &Path, now: Instant) {
         if let Some(&key) = self.live.get(path) {
             self.activate(key, now);
-        } else if let Some(id) = self.dormant.iter().find(|(_, d)| d.path == path).map(|(id, _)| *id)
+        } else if let Some(id) =
+            self.dormant.iter().find(|(_, d)| d.path == path).map(|(id, _)| *id)
         {
             self.revive(id, now);
         }
@@ -102,8 +105,7 @@ impl Lane {
         let blind = self.watch.is_none()
             || self.limit_said
             || self.dirs.values().any(|d| d.blind == Some(true) && !d.chains.is_empty());
-        let interval =
-            if blind { limits::SWEEP_INTERVAL_BLIND } else { limits::SWEEP_INTERVAL };
+        let interval = if blind { limits::SWEEP_INTERVAL_BLIND } else { limits::SWEEP_INTERVAL };
         self.sweep_due = self.cx.clock.now() + interval;
     }
 
@@ -115,15 +117,19 @@ impl Lane {
             let Some(dir) = self.dirs.get_mut(&path) else { continue };
             let (names, data) = (dir.names_watched, dir.data_watched);
             (dir.names_watched, dir.data_watched) = (false, false);
-            if let Some(watch) = &self.watch {
-                for (is, what) in [(names, Interest::Names), (data, Interest::Data)] {
-                    if is {
-                        watch.remove(what, &path, !path.is_dir());
-                    }
-                }
-            }
-            if dir.chains.is_empty() {
+            let empty = dir.chains.is_empty();
+            self.unwatch(&path, names, data, !path.is_dir());
+            if empty {
                 self.dirs.remove(&path);
+            }
+        }
+    }
+
+    fn unwatch(&self, path: &Path, names: bool, data: bool, vanished: bool) {
+        let Some(watch) = &self.watch else { return };
+        for (is, what) in [(names, Interest::Names), (data, Interest::Data)] {
+            if is {
+                watch.remove(what, path, vanished);
             }
         }
     }
@@ -170,11 +176,19 @@ impl Lane {
             }
         }
         dir.seen = true;
-        let (states, watched) = (dir.states.clone(), dir.names_watched);
+        let states = dir.states.clone();
         let wanted = states.is_empty() || !dir.chains.is_empty();
         let begun = self.cx.clock.now();
         let mut listing = self.discovery.look(path, &states)?;
         let cost = self.cx.clock.now().duration_since(begun);
+        let dir = self.dirs.entry(path.to_owned()).or_default();
+        if dir.born.replace(listing.born).is_some_and(|born| born != listing.born) {
+            // Removed and made anew: the kernel's watches went with the old one.
+            let names = std::mem::take(&mut dir.names_watched);
+            let data = std::mem::take(&mut dir.data_watched);
+            self.unwatch(path, names, data, true);
+        }
+        let watched = self.dirs.get(path).is_some_and(|d| d.names_watched);
         if !watched && (wanted || listing.watch) && self.watch_names(path) {
             // What appeared before the watch was set.
             listing = self.discovery.look(path, &states)?;
@@ -264,6 +278,22 @@ impl Lane {
         for found in listing.found {
             self.found(found, listing.device, now);
         }
+        let awaited = self.awaited.keys().filter(|p| p.parent() == Some(path)).cloned();
+        for log in awaited.collect::<Vec<_>>() {
+            if let Some(owner) = self.awaited.remove(&log) {
+                self.begin_container(owner, &log, now);
+            }
+        }
+    }
+
+    /// A directory that only a container's log was followed in is of no more interest.
+    pub(super) fn drop_dir_of_container(&mut self, path: &Path) {
+        let Some(dir) = self.dirs.get(path) else { return };
+        if !dir.chains.is_empty() || !dir.states.is_empty() {
+            return;
+        }
+        let Some(dir) = self.dirs.remove(path) else { return };
+        self.unwatch(path, dir.names_watched, dir.data_watched, !path.is_dir());
     }
 
     /// Segments whose names changed learn their new ones; all of them are on their way out.
@@ -459,14 +489,27 @@ impl Lane {
         {
             self.trouble(dir, &e, Some(&owner));
         }
-        if let Err(e) = self.begin(owner.clone(), &path, false, now) {
-            self.trouble(&path, &e, Some(&owner));
+        self.begin_container(owner, &path, now);
+    }
+
+    fn begin_container(&mut self, owner: Owner, path: &Path, now: Instant) {
+        match self.begin(owner.clone(), path, false, now) {
+            Ok(_) => self.clear_trouble(path),
+            Err(e) => {
+                self.trouble(path, &e, Some(&owner));
+                self.awaited.insert(path.to_owned(), owner);
+            }
         }
     }
 
     /// The engine says that a container is gone: its log is read to the end, then forgotten.
     pub(super) fn container_gone(&mut self, source: &str, id: &str, now: Instant) {
         let is = |owner: &Owner| owner.container_id() == Some(id) && owner.source() == source;
+        let awaited = self.awaited.iter().find(|(_, o)| is(o)).map(|(path, _)| path.clone());
+        if let Some(path) = awaited {
+            self.awaited.remove(&path);
+            path.parent().into_iter().for_each(|dir| self.drop_dir_of_container(dir));
+        }
         let found = self.chains.iter().flatten().find(|c| is(&c.owner)).map(|c| c.live.clone());
         let Some(&key) = found.and_then(|live| self.live.get(&live)) else { return };
         if let Some(chain) = self.chains[key].as_mut() {

@@ -65,7 +65,11 @@ enum Step {
 
 /// Reads at most one chunk that fills the buffer, and what is new in the generations after it.
 pub fn turn(chain: &mut Chain, cx: &mut Context, now: Instant) -> Turn {
-    if chain.owner.container_id().is_none() {
+    if chain.json.is_some() {
+        if !super::container::settle(chain, cx, now) {
+            return Turn::Blocked;
+        }
+    } else {
         chain.labels();
         let labels = chain.labels.clone();
         if labels.is_some_and(|l| !cx.batcher.has_room(&chain.sinks, &l)) {
@@ -100,8 +104,8 @@ fn failed(segment: &mut Segment, error: &io::Error, now: Instant) {
     segment.backlog = false;
     segment.file = None;
     if error.kind() == io::ErrorKind::NotFound {
+        // Closed while idle, and its name leads elsewhere: a listing may find its new one.
         segment.leaving.get_or_insert(now);
-        segment.unlinked = true;
         segment.size = segment.tail.read_offset();
     } else {
         log::debug!("reading {}: {error}", segment.path.display());
@@ -167,8 +171,14 @@ fn step(chain: &mut Chain, at: usize, cx: &mut Context, now: Instant) -> io::Res
     })
 }
 
-/// Opens a segment that was closed while idle; false when another file has its name now.
+/// Opens a segment that was closed while idle; false when it did not change since.
 fn reopen(segment: &mut Segment) -> io::Result<bool> {
+    let metadata = std::fs::metadata(&segment.path)?;
+    let unchanged = metadata.len() == segment.tail.read_offset()
+        && (metadata.mtime(), metadata.mtime_nsec()) == segment.modified;
+    if FileId::of(&metadata) == segment.file_id && unchanged {
+        return Ok(false);
+    }
     let (file, metadata) = open_regular(&segment.path, true)?;
     if FileId::of(&metadata) != segment.file_id {
         return Err(io::ErrorKind::NotFound.into());
@@ -198,8 +208,7 @@ fn look(
     let modified = (metadata.mtime(), metadata.mtime_nsec());
     let touched = std::mem::replace(&mut segment.modified, modified) != modified;
     let held = segment.tail.place() < segment.tail.read_offset();
-    let at_end =
-        segment.size == segment.tail.read_offset() && !held && segment.partial.is_none();
+    let at_end = segment.size == segment.tail.read_offset() && !held && segment.partial.is_none();
     if at_end && !touched {
         return Ok(Look::Nothing);
     }
