@@ -20,6 +20,7 @@ use super::systemd::Notifier;
 use super::{Beat, Stop, plan, wiring};
 use crate::ack::PositionsFile;
 use crate::config::Config;
+use crate::sender::transport::Cancel;
 use crate::source::FileEvent;
 use crate::source::docker::DockerEvent;
 use crate::units::show_duration;
@@ -71,6 +72,8 @@ pub struct Running {
     pub docker: Vec<(Sender<DockerEvent>, Arc<Poller>)>,
     pub docker_ctl: Option<Arc<Poller>>,
     pub admin: Option<(Stop, Arc<Poller>)>,
+    /// Wake senders that sit in a request.
+    pub cancels: Vec<Cancel>,
     pub monitor_end: Sender<()>,
     pub ready: Arc<AtomicBool>,
 }
@@ -203,11 +206,15 @@ fn stop(core: &Core, running: Running, signals: &Signals) {
         if core.registry.join(flow, step) {
             break true;
         }
+        if Instant::now() >= until.min(deadline) {
+            running.cancels.iter().for_each(Cancel::cancel);
+        }
         if Instant::now() >= until {
             break false;
         }
         if matches!(signals.wait(Some(Instant::now())), Ok(Woken::Stop)) {
             log::warn!("stopping at once: what is not acknowledged will be read again");
+            running.cancels.iter().for_each(Cancel::cancel);
             until = until.min(Instant::now() + LAST_SAVE);
         }
     };

@@ -17,15 +17,16 @@ use super::{Beat, Stop, plan};
 use crate::ack::{self, AckEvent, AckPort, Identity, Position, PositionsFile, Watermarks};
 use crate::admin::{self, Admin, Figures, QueueGauge, Routes, Worker};
 use crate::batch::{Batcher, Format, SinkPort};
-use crate::config::checked::{Loki, Sink, SinkKind};
+use crate::config::checked::{LocalFile, Loki, Sink, SinkKind};
 use crate::dead_letter::DeadLetter;
 use crate::limits;
 use crate::queue::{ShardInbox, SinkBudget, SinkQueue, Waker};
-use crate::sender::http::{HttpSettings, UreqHttp};
+use crate::sender::http::{HttpSettings, TransportError, UreqHttp};
 use crate::sender::resolver::{self, Names, Resolve};
-use crate::sender::{self, Destination, ShardSender, SinkState, tls};
+use crate::sender::transport::Cancel;
+use crate::sender::{self, Destination, ShardSender, SinkState};
 use crate::sink::local_file::LocalFileDestination;
-use crate::sink::loki::LokiDestination;
+use crate::sink::loki::{LokiDestination, http_settings};
 use crate::source::FileEvent;
 use crate::source::docker::DockerEvent;
 use crate::source::file::{self, Divert, FileLane, LaneInbox, LongLine};
@@ -115,7 +116,7 @@ pub fn start(
     start_ack(starter, ack_inbox, &positions)?;
     let resolve = start_resolver(starter)?;
     let batchers = Batchers { core, sinks: &sinks, port: &port };
-    start_senders(starter, &sinks, &port, resolve.as_ref())?;
+    let cancels = start_senders(starter, &sinks, &port, resolve.as_ref())?;
     start_file_lanes(starter, &files, &batchers, &positions)?;
     start_docker(starter, &files, &docker, &batchers, positions, resolve)?;
     let ready = figures.ready.clone();
@@ -128,6 +129,7 @@ pub fn start(
         files: files.into_iter().map(|f| f.events).collect(),
         docker: docker.into_iter().map(|d| (d.events, d.poller)).collect(),
         docker_ctl: None,
+        cancels,
         admin,
         monitor_end,
         ready,
@@ -242,10 +244,12 @@ fn start_senders(
     ends: &[SinkEnds],
     port: &AckPort,
     resolve: Option<&Resolve>,
-) -> Result<(), RunError> {
+) -> Result<Vec<Cancel>, RunError> {
     let core = &starter.core;
+    let mut cancels = Vec::new();
     for (sink, ends) in core.config.sinks.iter().zip(ends) {
         let shards = ends.inboxes.len();
+        let way = way(sink, resolve)?;
         let state = SinkState::new(&sink.name, shards, core.metrics.clone(), core.health.clone());
         for (shard, inbox) in ends.inboxes.iter().enumerate() {
             let sender = ShardSender {
@@ -253,7 +257,7 @@ fn start_senders(
                 inbox: inbox.clone(),
                 budget: ends.budget.clone(),
                 ack: port.clone(),
-                destination: destination(core, sink, shard, &state, resolve)?,
+                destination: destination(core, sink, shard, &state, &way, &mut cancels)?,
                 clock: core.clock.clone(),
                 stop: core.stop.clone(),
             };
@@ -261,7 +265,25 @@ fn start_senders(
             starter.spawn(&name, move |beat| sender::run(sender, beat))?;
         }
     }
-    Ok(())
+    Ok(cancels)
+}
+
+/// How a sink is reached; made once a sink, since it reads certificates.
+enum Way<'a> {
+    Loki(&'a Loki, HttpSettings, Resolve),
+    LocalFile(&'a LocalFile),
+}
+
+fn way<'a>(sink: &'a Sink, resolve: Option<&Resolve>) -> Result<Way<'a>, RunError> {
+    let failed = |cause: String| RunError::Sink { sink: sink.name.clone(), cause };
+    match &sink.kind {
+        SinkKind::LocalFile(file) => Ok(Way::LocalFile(file)),
+        SinkKind::Loki(loki) => {
+            let Some(resolve) = resolve else { panic!("a Loki sink without the resolver") };
+            let settings = http_settings(loki).map_err(|e| failed(e.to_string()))?;
+            Ok(Way::Loki(loki, settings, resolve.clone()))
+        }
+    }
 }
 
 fn destination(
@@ -269,19 +291,20 @@ fn destination(
     sink: &Sink,
     shard: usize,
     state: &Arc<SinkState>,
-    resolve: Option<&Resolve>,
+    way: &Way<'_>,
+    cancels: &mut Vec<Cancel>,
 ) -> Result<Box<dyn Destination>, RunError> {
-    let failed = |cause: String| RunError::Sink { sink: sink.name.clone(), cause };
-    let loki = match &sink.kind {
-        SinkKind::LocalFile(file) => {
-            let (file, disk) = (file.clone(), core.disk.clone());
+    let (loki, settings, resolve) = match way {
+        Way::LocalFile(file) => {
+            let (file, disk) = ((*file).clone(), core.disk.clone());
             return Ok(Box::new(LocalFileDestination::new(file, disk, state.clone())));
         }
-        SinkKind::Loki(loki) => loki,
+        Way::Loki(loki, settings, resolve) => (loki, settings, resolve),
     };
-    let Some(resolve) = resolve else { panic!("a Loki sink without the resolver's thread") };
-    let settings = http_settings(loki).map_err(|e| failed(e.to_string()))?;
-    let http = UreqHttp::new(settings, resolve.clone()).map_err(|e| failed(e.to_string()))?;
+    let failed =
+        |e: TransportError| RunError::Sink { sink: sink.name.clone(), cause: e.to_string() };
+    let http = UreqHttp::new(settings.clone(), resolve.clone()).map_err(failed)?;
+    cancels.push(http.cancel());
     Ok(Box::new(LokiDestination::new(
         loki,
         shard,
@@ -290,17 +313,6 @@ fn destination(
         core.dead_letters.clone(),
         core.clock.clone(),
     )))
-}
-
-fn http_settings(loki: &Loki) -> Result<HttpSettings, tls::TlsError> {
-    let https = loki.url.starts_with("https://");
-    Ok(HttpSettings {
-        url: loki.url.clone(),
-        connect_timeout: loki.connect_timeout,
-        request_timeout: loki.request_timeout,
-        proxy: loki.proxy.clone(),
-        tls: if https { Some(tls::tls_config(&loki.tls)?) } else { None },
-    })
 }
 
 /// Makes each lane its batcher.
