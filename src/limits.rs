@@ -268,3 +268,7 @@ pub const DEAD_LETTER_SEGMENT_BYTES: u64 = 16 << 20;
 const _: () = assert!(ORDER_RISK.as_secs() < ORDER_WINDOW.as_secs());
 const _: () = assert!(READ_CHUNK_BYTES >= LOKI_LINE_BYTES_MAX);
 const _: () = assert!(LOKI_REQUEST_BYTES_MAX < 4 << 20);
+
+/// A record of a log stream: the engine's pieces have 16 KiB, thrice that where invalid UTF-8 was
+/// replaced, and 31 bytes of time; other drivers' readers may send more.
+pub const DOCKER_FRAME_BYTES_MAX: usize = 1 << 20;

@@ -28,6 +28,11 @@ impl StdStream {
             Self::Stderr => "stderr",
         }
     }
+
+    /// 0 for stdout, 1 for stderr: the index into a pair of states.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// The last record had from a container's log in stored order (API way): how its place is

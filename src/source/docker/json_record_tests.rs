@@ -133,7 +133,7 @@ fn the_recorded_shapes_are_decoded() {
         let file = recording(name);
         for line in file.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             let record = decode(line, &mut scratch).unwrap();
-            assert!(record.has_newline && record.log.starts_with(b"line "));
+            assert!(record.has_newline && !record.log.is_empty());
             assert_eq!(record.attrs.is_some(), name.contains("attrs"));
         }
     }

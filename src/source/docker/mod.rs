@@ -11,9 +11,11 @@ pub mod events;
 pub mod filter;
 pub mod http;
 pub mod inspect;
+pub mod frame;
 pub mod json_record;
 pub mod own;
 pub mod pieces;
+pub mod place;
 pub mod record;
 
 use std::sync::Arc;

@@ -6,33 +6,10 @@
 
 use std::fmt;
 
+pub use crate::record::StdStream;
+
 /// Bytes of the time that `timestamps=1` puts before each record: always nine digits of fraction.
 const PREFIX_TIME_BYTES: usize = 30;
-
-/// Which of a container's two outputs a record was written to. A TTY has stdout only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum StdStream {
-    Stdout,
-    Stderr,
-}
-
-impl StdStream {
-    /// The value of the label `stream`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StdStream::Stdout => "stdout",
-            StdStream::Stderr => "stderr",
-        }
-    }
-
-    /// 0 for stdout, 1 for stderr: the index into a pair of states.
-    pub fn index(self) -> usize {
-        match self {
-            StdStream::Stdout => 0,
-            StdStream::Stderr => 1,
-        }
-    }
-}
 
 /// One stored record as the engine sends it: a line, or a piece of a line above 16 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
