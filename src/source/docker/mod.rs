@@ -11,6 +11,7 @@ pub mod events;
 pub mod filter;
 pub mod http;
 pub mod inspect;
+pub mod follow;
 pub mod frame;
 pub mod json_record;
 pub mod own;
@@ -40,6 +41,9 @@ pub struct ApiContainer {
     pub tty: bool,
     /// Name of its log driver: `json-file`, `local`, ...
     pub driver: String,
+    /// Its log rotates: driver other than json-file, or json-file with `max-size`. The engine's
+    /// follow skips and repeats there, so it is read again and again instead.
+    pub rotates: bool,
     /// Removed by the engine when it ends: never closed for back-pressure.
     pub auto_remove: bool,
     /// Whether it runs now; a follow stream is opened for a running one only.

@@ -149,6 +149,12 @@ impl Joiner {
         self.lines.iter().filter(|line| line.open).map(|line| line.from).min()
     }
 
+    /// The place of the first piece of a stream's unfinished line.
+    pub fn open_from(&self, stream: StdStream) -> Option<u64> {
+        let line = &self.lines[stream.index()];
+        line.open.then_some(line.from)
+    }
+
     /// Forgets the unfinished lines: the caller reads again from a place before them.
     pub fn clear(&mut self) {
         self.lines = Default::default();
