@@ -456,9 +456,10 @@ impl Lane {
     }
 
     fn clear_trouble(&mut self, path: &Path) {
-        if self.troubled.remove(path).is_some() {
-            log::info!("{} can be read now", path.display());
+        if self.troubled.remove(path).is_none() {
+            return;
         }
+        log::info!("{} can be read now", path.display());
         if self.troubled.is_empty() {
             for (kind, name) in self.health.all().into_keys() {
                 let mine = name == "files" || self.sources.iter().any(|s| s.name == name);
