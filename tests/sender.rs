@@ -135,7 +135,7 @@ fn batch(number: u64, entries: &[Entry]) -> SealedBatch {
         };
         open.push(&record, None);
     }
-    open.seal(BatchId(number), 0, 0, &mut Vec::new())
+    open.seal(BatchId(number), 0, 0, &mut Default::default())
 }
 
 fn good(streams: usize, count: usize) -> impl Iterator<Item = Entry> {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{BatchId, Format, OpenBatch, SealedBatch};
+use super::{BatchId, Format, OpenBatch, Scratch, SealedBatch};
 use crate::ack::{AckEvent, AckPort, Identity, Position};
 use crate::metrics::Metrics;
 use crate::queue::SinkQueue;
@@ -80,7 +80,7 @@ pub struct Batcher {
     ack: AckPort,
     outbox: VecDeque<AckEvent>,
     metrics: Arc<Metrics>,
-    raw: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl Batcher {
@@ -107,7 +107,7 @@ impl Batcher {
             ack,
             outbox: VecDeque::new(),
             metrics,
-            raw: Vec::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -275,7 +275,9 @@ impl Batcher {
             return;
         }
         let format = lane.port.format;
-        let open = lane.open[shard].get_or_insert_with(|| OpenBatch::new(format, now));
+        let scratch = &mut self.scratch;
+        let open = lane.open[shard]
+            .get_or_insert_with(|| OpenBatch::with_buffer(format, now, scratch.buffer()));
         open.push(record, lane.port.required.then_some(at));
     }
 
@@ -286,7 +288,7 @@ impl Batcher {
         let Some(open) = lane.open[shard].take() else { return };
         self.batches += 1;
         let id = BatchId(self.lane << 48 | self.batches);
-        let sealed = open.seal(id, sink, shard, &mut self.raw);
+        let sealed = open.seal(id, sink, shard, &mut self.scratch);
         self.metrics.sealed(&lane.port.name, sealed.entries.into());
         if lane.port.required {
             let sources = sealed.sources.clone();

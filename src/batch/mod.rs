@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use batcher::{Batcher, Blocked, RunOutcome, RunRecord, SinkPort};
-pub use open::{OpenBatch, wire_form};
+pub use open::{OpenBatch, Scratch, wire_form};
 
 use crate::record::{Place, SourceId, StreamLabels};
 

@@ -25,6 +25,38 @@ struct OpenStream {
     sorted: bool,
 }
 
+/// Buffers that a lane keeps from one batch to the next, so that a batch costs no fresh pages.
+/// At most [`SPARE_BUFFERS`] and two of a batch's size.
+#[derive(Default)]
+pub struct Scratch {
+    /// The uncompressed request.
+    raw: Vec<u8>,
+    /// Room for the compressed one.
+    wire: Vec<u8>,
+    /// Emptied entry buffers, for the first streams of batches to come.
+    spare: Vec<Vec<u8>>,
+}
+
+/// One a shard would serve at best; more than two are rarely free at once.
+const SPARE_BUFFERS: usize = 2;
+
+impl Scratch {
+    /// An empty buffer, with room if there is a spare one.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() >= KEPT_BUFFER_BYTES_MIN {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+/// Smaller buffers are not worth keeping: the allocator has them at hand.
+const KEPT_BUFFER_BYTES_MIN: usize = 64 << 10;
+
 /// A batch that still takes records.
 pub struct OpenBatch {
     format: Format,
@@ -37,11 +69,19 @@ pub struct OpenBatch {
     last_source: usize,
     raw_bytes: usize,
     entries: u32,
+    /// For the entries of the first stream.
+    buffer: Vec<u8>,
 }
 
 impl OpenBatch {
     pub fn new(format: Format, opened: Instant) -> Self {
+        Self::with_buffer(format, opened, Vec::new())
+    }
+
+    /// As [`Self::new`], with a buffer from [`Scratch::buffer`].
+    pub fn with_buffer(format: Format, opened: Instant, buffer: Vec<u8>) -> Self {
         Self {
+            buffer,
             format,
             opened,
             streams: Vec::new(),
@@ -150,7 +190,7 @@ impl OpenBatch {
         self.streams.push(OpenStream {
             labels: labels.clone(),
             head,
-            entries: Vec::new(),
+            entries: std::mem::take(&mut self.buffer),
             first_ns: i64::MAX,
             last_ns: i64::MIN,
             count: 0,
@@ -161,8 +201,15 @@ impl OpenBatch {
         slot
     }
 
-    /// Closes the batch into wire form. `raw` is scratch space that the caller keeps.
-    pub fn seal(self, id: BatchId, sink: usize, shard: usize, raw: &mut Vec<u8>) -> SealedBatch {
+    /// Closes the batch into wire form.
+    pub fn seal(
+        self,
+        id: BatchId,
+        sink: usize,
+        shard: usize,
+        scratch: &mut Scratch,
+    ) -> SealedBatch {
+        let mut raw = std::mem::take(&mut scratch.raw);
         raw.clear();
         let mut streams = Vec::with_capacity(self.streams.len());
         for mut stream in self.streams {
@@ -171,7 +218,7 @@ impl OpenBatch {
             }
             let span = match self.format {
                 Format::LokiPush => {
-                    loki_push::put_stream(raw, stream.labels.text(), &stream.entries)
+                    loki_push::put_stream(&mut raw, stream.labels.text(), &stream.entries)
                 }
                 Format::Ndjson => {
                     let start = raw.len() as u32;
@@ -179,6 +226,7 @@ impl OpenBatch {
                     start..raw.len() as u32
                 }
             };
+            scratch.keep(stream.entries);
             streams.push(StreamSpan {
                 labels: stream.labels,
                 raw: span,
@@ -187,13 +235,16 @@ impl OpenBatch {
                 entries: stream.count,
             });
         }
+        let body = wire_form_in(self.format, &raw, &mut scratch.wire);
+        let raw_bytes = raw.len();
+        scratch.raw = raw;
         SealedBatch {
             id,
             sink,
             shard,
             format: self.format,
-            body: wire_form(self.format, raw),
-            raw_bytes: raw.len(),
+            body,
+            raw_bytes,
             entries: self.entries,
             streams,
             sources: self.sources,
@@ -212,14 +263,21 @@ fn record_cost(format: Format, record: &Record<'_>) -> usize {
 
 /// Compresses for Loki; leaves NDJSON as it is.
 pub fn wire_form(format: Format, raw: &[u8]) -> Vec<u8> {
+    wire_form_in(format, raw, &mut Vec::new())
+}
+
+fn wire_form_in(format: Format, raw: &[u8], wire: &mut Vec<u8>) -> Vec<u8> {
     match format {
         Format::Ndjson => raw.to_vec(),
         Format::LokiPush => {
-            let mut body = snap::raw::Encoder::new()
-                .compress_vec(raw)
+            let room = snap::raw::max_compress_len(raw.len());
+            if wire.len() < room {
+                wire.resize(room, 0);
+            }
+            let used = snap::raw::Encoder::new()
+                .compress(raw, wire)
                 .unwrap_or_else(|e| panic!("snappy refuses {} bytes: {e}", raw.len()));
-            body.shrink_to_fit();
-            body
+            wire[..used].to_vec()
         }
     }
 }
@@ -255,7 +313,7 @@ mod tests {
         }
         assert_eq!(open.start_of(source), Some(Place::at(10)));
         let bytes = open.raw_bytes();
-        let sealed = open.seal(BatchId(1), 0, 0, &mut Vec::new());
+        let sealed = open.seal(BatchId(1), 0, 0, &mut Scratch::default());
         assert!(sealed.raw_bytes <= bytes, "{} > {bytes}", sealed.raw_bytes);
         assert_eq!(sealed.entries, 4);
         assert_eq!(sealed.sources, [SourceSpan { source, start: Place::at(10), entries: 4 }]);

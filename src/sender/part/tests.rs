@@ -17,7 +17,7 @@ pub fn batch(entries: &[(usize, i64, &[u8])]) -> SealedBatch {
         let record = Record { timestamp_ns: *time, line, labels: &labels[*stream], metadata: &[] };
         open.push(&record, None);
     }
-    open.seal(BatchId(1), 0, 0, &mut Vec::new())
+    open.seal(BatchId(1), 0, 0, &mut Default::default())
 }
 
 fn refusal(stream: usize, cause: Cause, count: usize) -> Refusal {

@@ -129,7 +129,7 @@ fn batch(lines: std::ops::Range<usize>) -> SealedBatch {
             Record { timestamp_ns: 1, line: line.as_bytes(), labels: &labels, metadata: &[] };
         open.push(&record, None);
     }
-    open.seal(BatchId(1), 0, 0, &mut Vec::new())
+    open.seal(BatchId(1), 0, 0, &mut Default::default())
 }
 
 /// The lines of all files in order, each file whole lines of JSON only.

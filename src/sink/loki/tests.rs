@@ -195,7 +195,7 @@ fn batch(entries: &[(usize, i64)]) -> SealedBatch {
         };
         open.push(&record, None);
     }
-    open.seal(BatchId(9), 0, 0, &mut Vec::new())
+    open.seal(BatchId(9), 0, 0, &mut Default::default())
 }
 
 const LONG: Duration = Duration::from_secs(7200);

@@ -11,6 +11,7 @@ mod follow;
 mod identity;
 mod known;
 pub mod lane;
+mod logs;
 mod names;
 pub mod read;
 mod rotate;

@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::chain::Owner;
@@ -16,9 +15,7 @@ use super::discover::{Found, Listing, State};
 use super::identity::FileId;
 use super::lane::Lane;
 use super::watch::{Interest, Watched};
-use crate::health::Level;
 use crate::limits;
-use crate::source::ContainerLog;
 
 /// Listing a directory may take one part in this many of the lane's time.
 const LISTING_SHARE: u32 = 20;
@@ -125,7 +122,7 @@ impl Lane {
         }
     }
 
-    fn unwatch(&self, path: &Path, names: bool, data: bool, vanished: bool) {
+    pub(super) fn unwatch(&self, path: &Path, names: bool, data: bool, vanished: bool) {
         let Some(watch) = &self.watch else { return };
         for (is, what) in [(names, Interest::Names), (data, Interest::Data)] {
             if is {
@@ -168,7 +165,7 @@ impl Lane {
     }
 
     /// Lists a directory, and watches its names first if they matter.
-    fn look(&mut self, path: &Path, states: &[State]) -> io::Result<Listing> {
+    pub(super) fn look(&mut self, path: &Path, states: &[State]) -> io::Result<Listing> {
         let dir = self.dirs.entry(path.to_owned()).or_default();
         for state in states {
             if !dir.states.contains(state) {
@@ -284,16 +281,6 @@ impl Lane {
                 self.begin_container(owner, &log, now);
             }
         }
-    }
-
-    /// A directory that only a container's log was followed in is of no more interest.
-    pub(super) fn drop_dir_of_container(&mut self, path: &Path) {
-        let Some(dir) = self.dirs.get(path) else { return };
-        if !dir.chains.is_empty() || !dir.states.is_empty() {
-            return;
-        }
-        let Some(dir) = self.dirs.remove(path) else { return };
-        self.unwatch(path, dir.names_watched, dir.data_watched, !path.is_dir());
     }
 
     /// Segments whose names changed learn their new ones; all of them are on their way out.
@@ -432,93 +419,6 @@ impl Lane {
             }
         }
         self.copies.retain(|id, path| FileId::of_path(path) == Some(*id));
-    }
-
-    /// Something cannot be read: said once, with the cure, and tried again.
-    fn trouble(&mut self, path: &Path, error: &io::Error, owner: Option<&Owner>) {
-        let text = match error.kind() {
-            io::ErrorKind::PermissionDenied => format!(
-                "{}: {error} (let the daemon read it: group adm, or CAP_DAC_READ_SEARCH)",
-                path.display()
-            ),
-            io::ErrorKind::NotFound => return,
-            _ => format!("{}: {error}", path.display()),
-        };
-        let known = self.troubled.get(path) == Some(&text);
-        if known || self.troubled.len() >= limits::FILES_MAX {
-            return;
-        }
-        log::warn!("cannot read {text}; trying again at each sweep");
-        self.cx.metrics.error("file", "unreadable");
-        let source = owner.map_or("files", Owner::source);
-        self.health.set("source", source, Level::Degraded, &format!("cannot read {text}"));
-        self.troubled.insert(path.to_owned(), text);
-    }
-
-    fn clear_trouble(&mut self, path: &Path) {
-        if self.troubled.remove(path).is_some() {
-            log::info!("{} can be read now", path.display());
-        }
-        if self.troubled.is_empty() {
-            for (kind, name) in self.health.all().into_keys() {
-                let mine = name == "files" || self.sources.iter().any(|s| s.name == name);
-                if kind == "source" && mine {
-                    self.health.ok("source", &name);
-                }
-            }
-        }
-    }
-
-    /// A container's log is to be followed, or its labels changed.
-    pub(super) fn container(&mut self, log: ContainerLog, now: Instant) {
-        let path = log.path.clone();
-        let owner = Owner::Container(Arc::new(log));
-        if let Some(&key) = self.live.get(&path) {
-            if let Some(chain) = self.chains[key].as_mut() {
-                chain.owner = owner;
-                chain.labels = None;
-                chain.ending = false;
-                if let (Some(json), Owner::Container(log)) = (&mut chain.json, &chain.owner) {
-                    json.relabel(log);
-                }
-            }
-            return self.activate(key, now);
-        }
-        if let Some(dir) = path.parent()
-            && let Err(e) = self.look(dir, &[])
-        {
-            self.trouble(dir, &e, Some(&owner));
-        }
-        self.begin_container(owner, &path, now);
-    }
-
-    fn begin_container(&mut self, owner: Owner, path: &Path, now: Instant) {
-        match self.begin(owner.clone(), path, false, now) {
-            Ok(_) => self.clear_trouble(path),
-            Err(e) => {
-                self.trouble(path, &e, Some(&owner));
-                self.awaited.insert(path.to_owned(), owner);
-            }
-        }
-    }
-
-    /// The engine says that a container is gone: its log is read to the end, then forgotten.
-    pub(super) fn container_gone(&mut self, source: &str, id: &str, now: Instant) {
-        let is = |owner: &Owner| owner.container_id() == Some(id) && owner.source() == source;
-        let awaited = self.awaited.iter().find(|(_, o)| is(o)).map(|(path, _)| path.clone());
-        if let Some(path) = awaited {
-            self.awaited.remove(&path);
-            path.parent().into_iter().for_each(|dir| self.drop_dir_of_container(dir));
-        }
-        let found = self.chains.iter().flatten().find(|c| is(&c.owner)).map(|c| c.live.clone());
-        let Some(&key) = found.and_then(|live| self.live.get(&live)) else { return };
-        if let Some(chain) = self.chains[key].as_mut() {
-            chain.ending = true;
-            for segment in &mut chain.segments {
-                segment.leaving.get_or_insert(now);
-            }
-        }
-        self.activate(key, now);
     }
 }
 
