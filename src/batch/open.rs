@@ -158,7 +158,12 @@ impl OpenBatch {
                 self.sources.len() - 1
             });
         }
-        self.sources[self.last_source].entries += 1;
+        let span = &mut self.sources[self.last_source];
+        span.entries += 1;
+        // A line joined from pieces may begin before lines that were added earlier.
+        if place.offset < span.start.offset {
+            span.start = place;
+        }
     }
 
     fn stream_slot(&mut self, labels: &Arc<StreamLabels>) -> usize {
