@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod chunk;
+pub mod ctl;
 pub mod engine;
 pub mod events;
 pub mod filter;
@@ -15,6 +16,7 @@ pub mod json_record;
 pub mod own;
 pub mod pieces;
 pub mod record;
+mod roster;
 
 use std::sync::Arc;
 use std::time::Duration;
