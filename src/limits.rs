@@ -119,10 +119,6 @@ pub const DOCKER_RELIST_INTERVAL: Duration = Duration::from_secs(60);
 /// again.
 pub const DOCKER_TELL_AGAIN: Duration = Duration::from_millis(200);
 
-/// Events of one engine that wait for `docker-ctl` to act on them; with more, the containers
-/// are listed again instead.
-pub const DOCKER_EVENTS_WAITING: usize = 4096;
-
 /// How often dirty positions are written.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,7 @@
 //! An engine's answers as recorded, served on sockets of our own; bad peers; real faults.
 
+#![allow(clippy::disallowed_methods, reason = "peers and the thread under test")]
+
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
@@ -20,7 +22,6 @@ fn ask(answer: &[u8], path: &str) -> (Result<Answer, EngineError>, String) {
     let listener = UnixListener::bind(&socket).unwrap();
     let engine = Engine::new(Endpoint::Unix(socket), None, Stop::default());
     std::thread::scope(|scope| {
-        #[allow(clippy::disallowed_methods, reason = "the peer of a test")]
         let peer = scope.spawn(move || {
             let (mut peer, _) = listener.accept().unwrap();
             let mut asked = vec![0; 4096];
@@ -121,7 +122,7 @@ fn a_socket_without_permission_is_named_so_with_the_cure() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("docker.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o000)).unwrap();
     let forbidden = fault(Endpoint::Unix(socket));
     assert!(matches!(forbidden, EngineError::Forbidden), "{forbidden:?}");
 }

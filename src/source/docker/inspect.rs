@@ -40,7 +40,7 @@ impl Listed {
 
     /// Whether a run goes on, as [`Inspected::is_running`] says.
     pub fn is_running(&self) -> bool {
-        matches!(self.state.as_str(), "running" | "paused" | "restarting")
+        matches!(self.state.as_str(), "running" | "paused")
     }
 }
 
@@ -67,6 +67,8 @@ pub struct Inspected {
 struct State {
     #[serde(default)]
     running: bool,
+    #[serde(default)]
+    restarting: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -131,9 +133,10 @@ impl Inspected {
         self.host_config.auto_remove
     }
 
-    /// Whether a run goes on; so it says of a container that waits for its next restart too.
+    /// Whether a run goes on. Of one that waits for its next restart the engine says so too,
+    /// though a follow stream of it ends at once: it does not run until its `start` event.
     pub fn is_running(&self) -> bool {
-        self.state.running
+        self.state.running && !self.state.restarting
     }
 
     /// The json-file log; None while the container was never started.

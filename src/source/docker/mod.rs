@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod chunk;
+pub mod ctl;
 pub mod engine;
 pub mod events;
 pub mod filter;
@@ -18,6 +19,7 @@ pub mod own;
 pub mod pieces;
 pub mod place;
 pub mod record;
+mod roster;
 
 use std::sync::Arc;
 use std::time::Duration;
