@@ -98,7 +98,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let ended = signals.ended_waker().map_err(|e| RunError::System("wake pipe", e))?;
     let starter = wiring::Starter::new(core.clone(), Arc::new(ended));
     starter.spawn("log", move |beat| own_log::run(&log_inbox, beat))?;
-    let started = positions(&core).and_then(|p| wiring::start(&starter, p, notifier.clone()));
+    let started = positions(&core).and_then(|p| wiring::start(&starter, &p, notifier.clone()));
     let outcome = match started {
         Ok(running) => {
             core.registry.seal();

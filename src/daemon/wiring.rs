@@ -29,6 +29,8 @@ use crate::sink::local_file::LocalFileDestination;
 use crate::sink::loki::{LokiDestination, http_settings};
 use crate::source::FileEvent;
 use crate::source::docker::DockerEvent;
+use crate::source::docker::ctl::{self, Ctl};
+use crate::source::docker::lane::{self as docker_lane, DockerLane};
 use crate::source::file::{self, Divert, FileLane, LaneInbox, LongLine};
 
 /// Starts threads by the registry; a panic in any of them wakes `main`.
@@ -86,7 +88,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
 /// The first thing that cannot be made.
 pub fn start(
     starter: &Starter,
-    positions: Vec<Position>,
+    positions: &[Position],
     notifier: Option<Arc<Notifier>>,
 ) -> Result<Running, RunError> {
     let core = &starter.core;
@@ -113,12 +115,13 @@ pub fn start(
         stop: core.stop.clone(),
         started: Instant::now(),
     };
-    start_ack(starter, ack_inbox, &positions)?;
+    start_ack(starter, ack_inbox, positions)?;
     let resolve = start_resolver(starter)?;
     let batchers = Batchers { core, sinks: &sinks, port: &port };
     let cancels = start_senders(starter, &sinks, &port, resolve.as_ref())?;
-    start_file_lanes(starter, &files, &batchers, &positions)?;
-    start_docker(starter, &files, &docker, &batchers, positions, resolve)?;
+    start_file_lanes(starter, &files, &batchers, positions)?;
+    let resolve = resolve.as_ref();
+    let docker_ctl = start_docker(starter, &files, &docker, &batchers, positions, resolve)?;
     let ready = figures.ready.clone();
     let monitor_end = start_monitor(starter, figures.auditor.clone(), notifier)?;
     let admin = match listener {
@@ -128,7 +131,7 @@ pub fn start(
     Ok(Running {
         files: files.into_iter().map(|f| f.events).collect(),
         docker: docker.into_iter().map(|d| (d.events, d.poller)).collect(),
-        docker_ctl: None,
+        docker_ctl,
         cancels,
         admin,
         monitor_end,
@@ -447,14 +450,49 @@ fn file_positions(positions: &[Position]) -> Vec<Position> {
     positions.iter().filter(is_file).cloned().collect()
 }
 
+/// `docker-ctl` and the Docker lanes; what wakes `docker-ctl` for a stop.
 fn start_docker(
     starter: &Starter,
     files: &[FileInbox],
     docker: &[DockerInbox],
     batchers: &Batchers<'_>,
-    positions: Vec<Position>,
-    resolve: Option<Resolve>,
-) -> Result<(), RunError> {
-    let _ = (starter, files, docker, batchers, positions, resolve);
-    Ok(())
+    positions: &[Position],
+    resolve: Option<&Resolve>,
+) -> Result<Option<Arc<Poller>>, RunError> {
+    let core = &starter.core;
+    if docker.is_empty() {
+        return Ok(None);
+    }
+    for (number, inbox) in docker.iter().enumerate() {
+        let lane = DockerLane {
+            inbox: inbox.inbox.clone(),
+            poller: inbox.poller.clone(),
+            endpoints: core.config.docker.iter().map(|d| d.endpoint.clone()).collect(),
+            lanes: docker.len(),
+            batcher: batchers.make((files.len() + number) as u64),
+            positions: positions.to_vec(),
+            clock: core.clock.clone(),
+            metrics: core.metrics.clone(),
+            resolve: resolve.cloned(),
+            divert: divert(core),
+            stop: core.stop.clone(),
+        };
+        let name = format!("docker-{number}");
+        starter.spawn(&name, move |beat| docker_lane::run(lane, beat))?;
+    }
+    let poller = Arc::new(Poller::new().map_err(system("epoll"))?);
+    let ctl = Ctl {
+        sources: core.config.docker.iter().cloned().map(Arc::new).collect(),
+        files: files.iter().map(|f| f.events.clone()).collect(),
+        docker: docker.iter().map(|d| (d.events.clone(), d.poller.clone())).collect(),
+        positions: positions.to_vec(),
+        poller: poller.clone(),
+        resolve: resolve.cloned(),
+        clock: core.clock.clone(),
+        metrics: core.metrics.clone(),
+        health: core.health.clone(),
+        stop: core.stop.clone(),
+    };
+    starter.spawn("docker-ctl", move |beat| ctl::run(ctl, beat))?;
+    Ok(Some(poller))
 }

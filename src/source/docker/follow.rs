@@ -213,7 +213,7 @@ impl Follow {
         &mut self,
         input: &[u8],
         now: Instant,
-        sink: &mut impl FnMut(&Self, OutLine),
+        sink: &mut impl FnMut(OutLine),
     ) -> Result<StreamState, FollowError> {
         self.last_data = now;
         let Some(mut decoder) = self.decoder.take() else {
@@ -245,7 +245,7 @@ impl Follow {
         &mut self,
         mut record: EngineRecord<'_>,
         now: Instant,
-        sink: &mut impl FnMut(&Self, OutLine),
+        sink: &mut impl FnMut(OutLine),
     ) {
         if self.not_here {
             return;
@@ -283,7 +283,7 @@ impl Follow {
             let first = was_open[line.stream.index()].filter(|p| p.offset == line.before.offset);
             line.before = first.unwrap_or(before);
             line.after = after;
-            sink(self, line);
+            sink(line);
         }
     }
 
@@ -308,7 +308,7 @@ impl Follow {
     }
 
     /// Ends unfinished lines whose rest did not come within `partial_wait`, or all of them.
-    pub fn flush_partial(&mut self, now: Instant, all: bool, sink: &mut impl FnMut(&Self, OutLine)) {
+    pub fn flush_partial(&mut self, now: Instant, all: bool, sink: &mut impl FnMut(OutLine)) {
         let due = self.open_since.is_some_and(|at| now >= at + self.container.partial_wait);
         if self.open_since.is_none() || !(due || all) {
             return;
@@ -321,7 +321,7 @@ impl Follow {
         for mut line in ended {
             line.before = was_open[line.stream.index()].unwrap_or(after);
             line.after = after;
-            sink(self, line);
+            sink(line);
         }
     }
 

@@ -4,6 +4,7 @@
 //! from an inspection only. Pure: no clock, no I/O. Runs on `docker-ctl`.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
@@ -95,6 +96,8 @@ struct HostConfig {
 struct LogConfig {
     #[serde(rename = "Type", default)]
     driver: String,
+    #[serde(rename = "Config", default, deserialize_with = "or_default")]
+    options: HashMap<String, String>,
 }
 
 fn or_default<'de, D, T>(from: D) -> Result<T, D::Error>
@@ -123,6 +126,12 @@ impl Inspected {
     /// `local`, `json-file`, `none`, ...
     pub fn driver(&self) -> &str {
         &self.host_config.log_config.driver
+    }
+
+    /// Whether its log is rotated by the engine. Of drivers other than json-file that is assumed:
+    /// `local`, and the cache of those that cannot be read, rotate by default.
+    pub fn rotates(&self) -> bool {
+        self.driver() != "json-file" || self.host_config.log_config.options.contains_key("max-size")
     }
 
     pub fn tty(&self) -> bool {

@@ -469,6 +469,7 @@ impl Roster {
             name: found.name().to_owned(),
             tty: found.tty(),
             driver: found.driver().to_owned(),
+            rotates: found.rotates(),
             auto_remove: found.auto_remove(),
             running: found.is_running(),
             labels: found.stream_labels(&self.source.labels),
