@@ -149,8 +149,8 @@ struct EngineState {
     link: Link,
     /// The wait after the next failure.
     backoff: Duration,
-    /// The failure that was last said, until the engine answers again.
-    said: Option<String>,
+    /// Kinds of failure that were said since the engine answered last.
+    said: Vec<&'static str>,
     connected_before: bool,
     /// What is said once a source.
     said_unreadable: bool,
@@ -174,7 +174,7 @@ impl EngineState {
             roster,
             link: Link::Down { retry_at: now },
             backoff: limits::DOCKER_RETRY_INITIAL,
-            said: None,
+            said: Vec::new(),
             connected_before: false,
             said_unreadable: false,
             said_too_many: false,
@@ -243,7 +243,7 @@ impl EngineState {
     fn is_up(&mut self, shared: &Shared<'_>) {
         let Link::Up(up) = &self.link else { return };
         let (name, version) = (&self.source.name, &up.api_version);
-        if self.said.take().is_some() {
+        if !std::mem::take(&mut self.said).is_empty() {
             info!("source {name}: the Docker Engine answers again, API {version}");
         } else if !self.connected_before {
             info!("source {name}: connected to the Docker Engine, API {version}");
@@ -263,11 +263,11 @@ impl EngineState {
         let name = &self.source.name;
         let reason = format!("Docker Engine: {error}{}", error.cure(&self.source.endpoint));
         shared.health.set("source", name, Level::Degraded, &reason);
-        if self.said.as_deref() == Some(error.kind()) {
+        if self.said.contains(&error.kind()) {
             debug!("source {name}: {reason}; retrying in {:?}", self.backoff);
         } else {
             warn!("source {name}: {reason}; retrying until it answers");
-            self.said = Some(error.kind().to_owned());
+            self.said.push(error.kind());
         }
         self.backoff = (self.backoff * 2).min(limits::DOCKER_RETRY_MAX);
     }

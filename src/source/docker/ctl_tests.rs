@@ -232,8 +232,10 @@ fn containers_are_followed_from_list_to_removal_and_across_a_reconnect() {
         |engine, ends| {
             assert_eq!(ends.docker(), "EngineUp { engine: 0 }");
             assert_eq!(ends.docker(), "name-a true End");
-            engine.set('b', "local", true);
+            engine.set('b', "local", false);
             engine.happen("create", 'b');
+            assert_eq!(ends.docker(), "name-b false Beginning");
+            engine.set('b', "local", true);
             engine.happen("start", 'b');
             assert_eq!(ends.docker(), "name-b true Beginning");
             assert_eq!(ends.docker(), "started b");

@@ -2,10 +2,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "peers and the thread under test")]
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::*;
 use crate::source::docker::recordings;

@@ -193,7 +193,11 @@ mod tests {
             text = text.replace(code, sign);
         }
         let text = text.replace("%2C", ",").replace("%7D", "}");
-        let expected = r#"/events?filters={"type":["container"],"event":["create","start","die","destroy","rename"]}"#;
+        let expected = [
+            r#"/events?filters={"type":["container"],"#,
+            r#""event":["create","start","die","destroy","rename"]}"#,
+        ]
+        .concat();
         assert_eq!(text, expected);
     }
 

@@ -21,6 +21,7 @@ pub mod pieces;
 pub mod place;
 pub mod record;
 mod roster;
+mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;

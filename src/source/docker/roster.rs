@@ -6,37 +6,23 @@
 //! the events stream is read on however slow the lanes are. Requests, clock and log belong to
 //! `ctl`. Runs on `docker-ctl`.
 
+mod tell;
+mod way;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossbeam_channel::{Sender, TrySendError};
-use polling::Poller;
-use xxhash_rust::xxh3::xxh3_64;
+pub use tell::{Lanes, Told};
 
+use super::ApiContainer;
 use super::events::{Action, ContainerEvent};
-use super::filter::{self, LeftOut};
 use super::inspect::{self, Inspected, Listed};
-use super::{ApiContainer, DockerEvent};
 use crate::ack::{Identity, Position};
-use crate::config::checked::{DockerSource, Endpoint, ReadWay, StartAt};
+use crate::config::checked::{DockerSource, StartAt};
 use crate::limits;
-use crate::source::{ContainerLog, FileEvent};
-
-/// The lanes' inboxes. A container belongs to one lane for its life, by its id.
-pub struct Lanes {
-    pub files: Vec<Sender<FileEvent>>,
-    pub docker: Vec<(Sender<DockerEvent>, Arc<Poller>)>,
-}
-
-/// Whether the lanes know everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    All,
-    /// An inbox was full: to be tried again.
-    Later,
-}
+use crate::source::ContainerLog;
 
 /// What an inspection led to; `ctl` logs it.
 #[derive(Debug)]
@@ -398,135 +384,8 @@ impl Roster {
         if said { Outcome::Quiet } else { outcome }
     }
 
-    fn decide(
-        &self,
-        found: &Inspected,
-        known: &Known,
-        probe: impl Fn(&Path) -> io::Result<()>,
-    ) -> (Way, Outcome) {
-        let left_out = |why: &str| (Way::LeftOut, Outcome::LeftOut { why: why.to_owned() });
-        match filter::left_out(&self.source, found) {
-            Some(LeftOut::OptedOut) => return left_out("its label log-capturer.enable says so"),
-            Some(LeftOut::NotIncluded | LeftOut::Excluded) => {
-                return (Way::LeftOut, Outcome::Quiet);
-            }
-            None => {}
-        }
-        if found.driver() == inspect::NONE {
-            return left_out("its log driver is none: nothing is kept that could be read");
-        }
-        let api = || (Way::Api(self.api(found)), Outcome::Followed { way: "the engine's API" });
-        let placed = self.placed.get(&found.id).copied().unwrap_or_default();
-        let demanded = match self.source.read {
-            ReadWay::Api => return api(),
-            // The path is one on the engine's host, the place is one in its API.
-            ReadWay::Auto if matches!(self.source.endpoint, Endpoint::Tcp { .. }) => return api(),
-            ReadWay::Auto if placed.api && !placed.file => return api(),
-            ReadWay::Auto => false,
-            ReadWay::JsonFile => true,
-        };
-        if found.driver() != inspect::JSON_FILE {
-            let why = format!("its log driver is {}, and `read` is json_file", found.driver());
-            return if demanded { left_out(&why) } else { api() };
-        }
-        let Some(path) = found.log_path() else { return (Way::NotStarted, Outcome::Quiet) };
-        match probe(&path) {
-            Ok(()) => {
-                (Way::File(self.log(found, path)), Outcome::Followed { way: "its json-file log" })
-            }
-            // Between the two renames of a rotation there is no such file.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !known.missing => {
-                (Way::Unknown, Outcome::Again)
-            }
-            Err(cause) if demanded => (Way::Unreadable, Outcome::Unreadable { path, cause }),
-            Err(cause) => (api().0, Outcome::FellBack { path, cause }),
-        }
-    }
-
-    fn log(&self, found: &Inspected, path: PathBuf) -> Box<ContainerLog> {
-        Box::new(ContainerLog {
-            source: self.name.clone(),
-            id: found.id.clone(),
-            name: found.name().to_owned(),
-            path,
-            labels: found.stream_labels(&self.source.labels),
-            metadata: found.metadata(),
-            line_bytes_max: self.source.line_bytes_max.bytes(),
-            long_lines: self.source.long_lines,
-            partial_wait: self.source.partial_wait,
-            start_at: self.start_at(&found.id),
-            sinks: self.sinks.clone(),
-            tty: found.tty(),
-        })
-    }
-
-    fn api(&self, found: &Inspected) -> Box<ApiContainer> {
-        Box::new(ApiContainer {
-            engine: self.engine,
-            api_version: self.api_version.clone(),
-            source: self.name.clone(),
-            id: found.id.clone(),
-            name: found.name().to_owned(),
-            tty: found.tty(),
-            driver: found.driver().to_owned(),
-            rotates: found.rotates(),
-            auto_remove: found.auto_remove(),
-            running: found.is_running(),
-            labels: found.stream_labels(&self.source.labels),
-            metadata: found.metadata(),
-            line_bytes_max: self.source.line_bytes_max.bytes(),
-            long_lines: self.source.long_lines,
-            partial_wait: self.source.partial_wait,
-            start_at: self.start_at(&found.id),
-            sinks: self.sinks.clone(),
-        })
-    }
-
     fn start_at(&self, id: &str) -> StartAt {
         self.containers.get(id).map_or(StartAt::Beginning, |known| known.start_at)
-    }
-
-    /// Tells the lanes what they do not know yet, as far as their inboxes have room.
-    pub fn tell(&mut self, lanes: &Lanes) -> Told {
-        let mut told = Told::All;
-        for (lane, link) in self.link.iter_mut().enumerate() {
-            let engine = self.engine;
-            let event = match link {
-                None => continue,
-                Some(LinkNews::Up) => DockerEvent::EngineUp { engine },
-                Some(LinkNews::Down) => DockerEvent::EngineDown { engine },
-            };
-            if lanes.docker(lane, event) {
-                *link = None;
-            } else {
-                told = Told::Later;
-            }
-        }
-        for _ in 0..self.untold.len() {
-            let Some(id) = self.untold.pop_front() else { break };
-            let lane = lane_of(&id, lanes.docker.len());
-            let Some(known) = self.containers.get_mut(&id) else { continue };
-            // An engine is up before its containers are told.
-            let waits = matches!(known.way, Way::Api(_)) && self.link[lane].is_some();
-            if waits || !tell_container(lanes, self.engine, &id, known) {
-                self.untold.push_back(id);
-                told = Told::Later;
-            }
-        }
-        for _ in 0..self.gone.len() {
-            let Some((mut left, id)) = self.gone.pop_front() else { break };
-            let (engine, source) = (self.engine, self.name.clone());
-            left.file =
-                left.file && !lanes.file(&id, FileEvent::ContainerGone { source, id: id.clone() });
-            let lane = lane_of(&id, lanes.docker.len());
-            left.api =
-                left.api && !lanes.docker(lane, DockerEvent::Gone { engine, id: id.clone() });
-            if left.file || left.api {
-                self.gone.push_back((left, id));
-                told = Told::Later;
-            }
-        }
-        told
     }
 }
 
@@ -536,62 +395,6 @@ fn mark(queue: &mut VecDeque<String>, id: &str, known: &Known) {
     if !queued {
         queue.push_back(id.to_owned());
     }
-}
-
-/// Whether the lane knows all of the container now.
-fn tell_container(lanes: &Lanes, engine: usize, id: &str, known: &mut Known) -> bool {
-    match &known.way {
-        Way::File(log) => {
-            known.untold.container = !lanes.file(id, FileEvent::Container(log.clone()));
-            known.untold.edge = None;
-            !known.untold.container
-        }
-        Way::Api(container) => {
-            let lane = lane_of(id, lanes.docker.len());
-            if known.untold.container
-                && !lanes.docker(lane, DockerEvent::Container(container.clone()))
-            {
-                return false;
-            }
-            let id = id.to_owned();
-            let told = match known.untold.edge {
-                None => true,
-                Some(Edge::Started) => lanes.docker(lane, DockerEvent::Started { engine, id }),
-                Some(Edge::Died) => lanes.docker(lane, DockerEvent::Died { engine, id }),
-            };
-            // Both or none: the container is told again with its edge, which does no harm.
-            if told {
-                known.untold = Untold::default();
-            }
-            told
-        }
-        Way::Unknown | Way::NotStarted | Way::Unreadable | Way::LeftOut => {
-            known.untold.container = false;
-            true
-        }
-    }
-}
-
-impl Lanes {
-    /// False: the inbox is full. A lane that has ended needs to be told nothing.
-    fn file(&self, id: &str, event: FileEvent) -> bool {
-        let lane = lane_of(id, self.files.len());
-        !matches!(self.files[lane].try_send(event), Err(TrySendError::Full(_)))
-    }
-
-    fn docker(&self, lane: usize, event: DockerEvent) -> bool {
-        let (inbox, poller) = &self.docker[lane];
-        let sent = !matches!(inbox.try_send(event), Err(TrySendError::Full(_)));
-        // A lane that cannot be woken finds the event at its next timeout.
-        let _ = poller.notify();
-        sent
-    }
-}
-
-/// The lane of a container: for its life, and the same after a restart.
-fn lane_of(id: &str, lanes: usize) -> usize {
-    assert!(lanes > 0, "a Docker source without lanes");
-    (xxh3_64(id.as_bytes()) % lanes as u64) as usize
 }
 
 fn placed(source: &str, positions: &[Position]) -> HashMap<String, Placed> {
@@ -613,5 +416,4 @@ fn placed(source: &str, positions: &[Position]) -> HashMap<String, Placed> {
 }
 
 #[cfg(test)]
-#[path = "roster_tests.rs"]
 mod tests;

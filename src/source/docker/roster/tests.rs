@@ -1,12 +1,15 @@
 //! What lanes are told, step by step, with recorded inspections and inboxes of any size.
 
 use crossbeam_channel::{Receiver, bounded};
+use polling::Poller;
 
-use super::super::inspect::recorded;
 use super::*;
 use crate::ack::ContainerIdentity;
-use crate::config::checked::{ContainerFilter, LongLines};
+use crate::config::checked::{ContainerFilter, Endpoint, LongLines, ReadWay};
 use crate::record::Place;
+use crate::source::FileEvent;
+use crate::source::docker::DockerEvent;
+use crate::source::docker::inspect::recorded;
 use crate::units::ByteSize;
 
 struct Inboxes {
