@@ -75,7 +75,6 @@ struct Outlet {
 #[derive(Default)]
 struct Counts {
     lines: u64,
-    blank: u64,
     long: u64,
     invalid: u64,
     damaged: u64,
@@ -167,10 +166,6 @@ impl Outlet {
             return None;
         }
         self.counts.lines += 1;
-        if text.is_empty() {
-            self.counts.blank += 1;
-            return None;
-        }
         let text = String::from_utf8_lossy(text);
         self.counts.invalid += u64::from(matches!(text, Cow::Owned(_)));
         Some((text, long && self.long_lines == LongLines::DeadLetter))
@@ -376,9 +371,6 @@ fn count(chain: &mut Chain, cx: &Context, bytes: u64) {
     let (m, source) = (&cx.metrics, &*log.source);
     if counts.lines + bytes > 0 {
         m.read("docker", source, counts.lines, bytes);
-    }
-    if counts.blank > 0 {
-        m.filtered(source, "blank", counts.blank);
     }
     if counts.long > 0 {
         m.long_lines(source, log.long_lines.as_str(), counts.long);

@@ -206,9 +206,9 @@ fn lines_arrive_as_they_are_appended_with_times_that_rise() {
         let path = dir.path().join("a.log");
         append(&path, "one\r\n\ntwo\nthr");
         let mut rig = rig_with(in_dir(dir.path()), vec![], 1 << 20, watched);
-        rig.wants(&["one", "two"]);
+        rig.wants(&["one", "", "two"]);
         append(&path, b"ee\nfo\xff\n");
-        rig.wants(&["one", "two", "three", "fo\u{fffd}"]);
+        rig.wants(&["one", "", "two", "three", "fo\u{fffd}"]);
         assert!(rig.had.is_sorted_by(|a, b| a.time_ns < b.time_ns));
         let path = dir.path().canonicalize().unwrap().join("a.log");
         let labels = format!("{{filename=\"{}\", job=\"s\"}}", path.display());
@@ -565,13 +565,19 @@ fn a_containers_records_are_joined_and_labelled_and_damage_is_skipped() {
     text += &json("stdout", 5, "quote \" é\n");
     append(&path, text);
     let mut rig = container_rig(&path, vec![], 1 << 20);
-    rig.until("four lines", |r| r.had.len() >= 4);
+    rig.until("five lines", |r| r.had.len() >= 5);
     let mut had: Vec<_> =
         rig.had.iter().map(|e| (e.time_ns % 1000, e.labels.as_str(), e.line.as_str())).collect();
     had.sort();
     let (out, err) =
         ("{container=\"web\", stream=\"stdout\"}", "{container=\"web\", stream=\"stderr\"}");
-    let wanted = [(1, out, "one"), (2, out, "pieces"), (3, err, "err"), (5, out, "quote \" é")];
+    let wanted = [
+        (1, out, "one"),
+        (2, out, "pieces"),
+        (3, err, "err"),
+        (4, out, ""),
+        (5, out, "quote \" é"),
+    ];
     assert_eq!(had, wanted);
     let positions = rig.stopped();
     assert_eq!(positions[0].place.offset, fs::metadata(&path).unwrap().len());

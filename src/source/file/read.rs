@@ -362,11 +362,8 @@ fn with_care(
 
 fn count_lines(cx: &Context, owner: &Owner, lines: u64, bytes: u64, passed: Passed, replaced: u64) {
     let (m, source) = (&cx.metrics, owner.source());
-    if lines + passed.blank_lines > 0 {
-        m.read(owner.source_type(), source, lines + passed.blank_lines, bytes);
-    }
-    if passed.blank_lines > 0 {
-        m.filtered(source, "blank", passed.blank_lines);
+    if lines > 0 {
+        m.read(owner.source_type(), source, lines, bytes);
     }
     if replaced > 0 {
         m.invalid_utf8(source, replaced);

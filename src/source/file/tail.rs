@@ -1,6 +1,6 @@
 //! The tail machine: from the bytes of one file, in chunks, to lines with their places.
 //!
-//! Owns line ends (LF, CR LF), NUL runs, blank and long lines, the unterminated last line.
+//! Owns line ends (LF, CR LF), NUL runs, long lines, the unterminated last line.
 //! Pure: the lane reads a chunk at [`Tail::read_offset`] and hands it in; no clock, no I/O.
 //! Nothing of a line is kept between chunks: what is not finished is read again from the file,
 //! so a line of any length costs no more than the chunk. Runs on the thread `file-N`.
@@ -49,7 +49,6 @@ pub struct Line<'c> {
 /// What was read without becoming a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
-    pub blank_lines: u64,
     pub nul_bytes: u64,
     /// Lines longer than the bound, and their bytes that were left out.
     pub long_lines: u64,
@@ -258,10 +257,6 @@ impl<'c> Iterator for Lines<'_, 'c> {
                 return None;
             }
             self.moved_to(newline + 1);
-            if end == start {
-                self.passed.blank_lines += 1;
-                continue;
-            }
             return Some(Line {
                 before: self.base + start as u64,
                 after: self.tail.offset,

@@ -17,7 +17,6 @@ fn read(bytes: &[u8], chunk: usize, framing: Framing) -> (Vec<Vec<u8>>, Passed, 
         let end = bytes.len().min(from + chunk);
         let mut lines = tail.lines(&bytes[from..end], framing);
         texts.extend(lines.by_ref().map(|l| l.text.to_vec()));
-        sum.blank_lines += lines.passed.blank_lines;
         sum.nul_bytes += lines.passed.nul_bytes;
         sum.long_lines += lines.passed.long_lines;
         sum.left_out_bytes += lines.passed.left_out_bytes;
@@ -38,13 +37,13 @@ fn check(bytes: &[u8], f: Framing, texts: &[&[u8]], place: u64) {
 }
 
 #[test]
-fn lines_end_at_lf_or_cr_lf_and_blank_ones_are_passed() {
+fn lines_end_at_lf_or_cr_lf_and_nul_runs_at_their_start_are_left_out() {
     let f = framing(16, LongLines::Split);
-    check(b"one\ntwo\r\n\n\r\nthree\nrest", f, &[b"one", b"two", b"three"], 18);
-    check(b"\0\0\0one\n\0\n\0two\0x\n", f, &[b"one", b"two\0x"], 16);
+    check(b"one\ntwo\r\n\n\r\nthree\nrest", f, &[b"one", b"two", b"", b"", b"three"], 18);
+    check(b"\0\0\0one\n\0\n\0two\0x\n", f, &[b"one", b"", b"two\0x"], 16);
     check(b"a\rb\n\r\r\n", f, &[b"a\rb", b"\r"], 7);
     let (_, passed, _) = read(b"\n\r\n\0\0a\n", 64, f);
-    assert_eq!(passed, Passed { blank_lines: 2, nul_bytes: 2, ..Passed::default() });
+    assert_eq!(passed, Passed { nul_bytes: 2, ..Passed::default() });
 }
 
 #[test]
@@ -118,6 +117,7 @@ fn model(bytes: &[u8], f: Framing) -> Vec<Vec<u8>> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let nuls = line.iter().take_while(|&&b| b == 0).count();
         let mut rest = &line[nuls..];
+        let mut whole = true;
         while rest.len() > f.line_bytes_max {
             let mut cut = f.line_bytes_max;
             while rest[cut] & 0xc0 == 0x80 && cut > f.line_bytes_max - 3 {
@@ -128,8 +128,9 @@ fn model(bytes: &[u8], f: Framing) -> Vec<Vec<u8>> {
             }
             texts.push(rest[..cut].to_vec());
             rest = if f.long_lines == LongLines::Split { &rest[cut..] } else { b"" };
+            whole = false;
         }
-        if !rest.is_empty() {
+        if whole || !rest.is_empty() {
             texts.push(rest.to_vec());
         }
     }
