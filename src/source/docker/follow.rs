@@ -86,6 +86,8 @@ pub struct Follow {
     fresh: u64,
     failures: u32,
     quiet_reads: u32,
+    /// The run ended while an answer was being read, which may lack the run's last lines.
+    read_again: bool,
     /// Only the last record is of interest: where reading begins.
     only_mark: bool,
     pub last_data: Instant,
@@ -129,6 +131,7 @@ impl Follow {
             fresh: 0,
             failures: 0,
             quiet_reads: 0,
+            read_again: false,
             only_mark,
             last_data: now,
             stuck: VecDeque::new(),
@@ -160,8 +163,9 @@ impl Follow {
     /// A run ended: what it wrote is read to its end.
     pub fn died(&mut self, now: Instant) {
         self.container.running = false;
-        if !matches!(self.phase, Phase::Reading(_)) {
-            self.read_soon(now);
+        match self.phase {
+            Phase::Reading(_) => self.read_again = true,
+            _ => self.read_soon(now),
         }
     }
 
@@ -191,6 +195,7 @@ impl Follow {
         self.phase = Phase::Reading(ask);
         self.decoder = None;
         self.not_here = false;
+        self.read_again = false;
         self.fresh = 0;
         self.last_data = now;
         self.seek = match (self.lost, self.place.mark) {
@@ -385,6 +390,10 @@ impl Follow {
                 return Said::Nothing;
             }
         }
+        if self.lost && self.seek.records() == 0 {
+            // The log was emptied: whatever comes is new, and the loss is told once.
+            self.place.mark = None;
+        }
         self.lost = false;
         if self.only_mark {
             self.only_mark = false;
@@ -393,7 +402,7 @@ impl Follow {
         }
         self.quiet_reads = if self.fresh > 0 { 0 } else { self.quiet_reads.saturating_add(1) };
         let running = self.container.running && !self.gone;
-        if self.fresh > 0 && !(running && self.container.rotates) {
+        if self.read_again || (self.fresh > 0 && !(running && self.container.rotates)) {
             // What came while this was read.
             self.read_soon(now);
         } else if !running {
@@ -475,3 +484,7 @@ pub fn keeps(mode: LongLines, part: Option<u32>) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

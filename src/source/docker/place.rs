@@ -105,6 +105,7 @@ impl Seek {
         let first = self.records == 0;
         self.records += 1;
         let last = &mut self.last[record.stream.index()];
+        let first_of_stream = last.is_none();
         let piece = match *last {
             Some((time_ns, piece)) if time_ns == record.time_ns => piece + 1,
             _ => 0,
@@ -123,14 +124,19 @@ impl Seek {
                 Had::After(mark)
             }
             State::LaterThan(_) => Had::Before,
-            State::Seeking(place) => self.seek(place, mark, first),
+            State::Seeking(place) => {
+                // A line may have begun before the answer does, whatever the other stream has
+                // in front of it; a lone record that ends its line counts rightly.
+                let miscounted = first_of_stream && (first || !record.newline);
+                self.seek(place, mark, first, miscounted)
+            }
         }
     }
 
-    fn seek(&mut self, place: StoredMark, mark: StoredMark, first: bool) -> Had {
-        // An answer that begins within the place's own line counts its pieces wrongly.
+    fn seek(&mut self, place: StoredMark, mark: StoredMark, first: bool, miscounted: bool) -> Had {
         let cut = first && self.tail != Tail::All;
-        if cut && (mark.stream, mark.time_ns) == (place.stream, place.time_ns) {
+        let in_line = (mark.stream, mark.time_ns) == (place.stream, place.time_ns);
+        if in_line && miscounted && self.tail != Tail::All {
             return Had::NotHere;
         }
         if mark == place {
@@ -177,6 +183,16 @@ mod tests {
     fn the_place_is_found_though_the_other_stream_is_stored_with_an_older_time() {
         let log = [record(Stdout, 10, "a"), record(Stderr, 8, "b"), record(Stdout, 12, "c")];
         let marks = marks(&log);
+        let mut seek = Seek::new(Some(marks[0]), Tail::All);
+        assert_eq!(read(&mut seek, &log, 0), Some(marks[1..].to_vec()));
+    }
+
+    #[test]
+    fn a_line_cut_by_the_answer_behind_the_other_stream_is_not_taken_for_the_place() {
+        let piece = EngineRecord { newline: false, ..record(Stdout, 5, "xxxx") };
+        let log = [piece, record(Stderr, 4, "between"), piece, record(Stdout, 5, "end")];
+        let marks = marks(&log);
+        assert_eq!(read(&mut Seek::new(Some(marks[0]), Tail::Records(3)), &log, 1), None);
         let mut seek = Seek::new(Some(marks[0]), Tail::All);
         assert_eq!(read(&mut seek, &log, 0), Some(marks[1..].to_vec()));
     }
@@ -231,6 +247,11 @@ mod tests {
                 // Times rise within a stream; 0 stands for a further piece of the same line.
                 let time = (clock + step).max(last[stream.index()] + i64::from(step != 0));
                 last[stream.index()] = time;
+                // A further piece: the one before it in its stream did not end the line.
+                let before = log.iter_mut().rev().find(|r: &&mut EngineRecord| r.stream == stream);
+                if let Some(before) = before.filter(|r| r.time_ns == time) {
+                    before.newline = false;
+                }
                 log.push(record(stream, time, texts[usize::from(text)]));
             }
             let marks = marks(&log);
