@@ -154,8 +154,8 @@ proptest! {
     fn any_text_that_serde_json_writes_is_read_back(text in ".*", stderr: bool, newline: bool) {
         let stream = if stderr { "stderr" } else { "stdout" };
         let stored = if newline { format!("{text}\n") } else { text.clone() };
-        let line = serde_json::json!({"log": stored, "stream": stream, "time": "1970-01-01T00:00:00Z"});
-        let line = line.to_string();
+        let time = "1970-01-01T00:00:00Z";
+        let line = serde_json::json!({"log": stored, "stream": stream, "time": time}).to_string();
         let mut scratch = Vec::new();
         let record = decode(line.as_bytes(), &mut scratch).unwrap();
         prop_assert_eq!(record.has_newline, stored.ends_with('\n'));
