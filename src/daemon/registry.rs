@@ -6,7 +6,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -57,8 +57,13 @@ impl Registry {
         let tid = Arc::new(std::sync::atomic::AtomicI32::new(0));
         let registered = Registered { name: name.to_owned(), beat: beat.clone(), tid: tid.clone() };
         let panicked = self.panicked.clone();
+        let runs = Arc::new(Barrier::new(2));
+        let begun = runs.clone();
+        // Held until the thread has its id: whoever reads the list finds what the kernel has.
+        let mut threads = self.lock();
         let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             tid.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+            begun.wait();
             let ended = beat.clone();
             let outcome = catch_unwind(AssertUnwindSafe(|| body(beat)));
             ended.waits(Waits::Ended);
@@ -67,13 +72,19 @@ impl Registry {
                 wake();
             }
         })?;
-        self.lock().push((registered, Some(handle)));
+        runs.wait();
+        threads.push((registered, Some(handle)));
         Ok(())
     }
 
     /// From now on a start is a bug.
     pub fn seal(&self) {
         self.sealed.store(true, Ordering::Release);
+    }
+
+    /// Whether all threads of the plan are made.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
     }
 
     /// Whether a thread ended by a panic.

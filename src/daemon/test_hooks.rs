@@ -84,6 +84,7 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let health = Arc::new(HealthBoard::default());
         registry.spawn("victim", || {}, |beat| beat.waits(Waits::Events)).unwrap();
+        registry.seal();
         let mut auditor = Auditor::new(registry, Vec::new(), 1, Stop::default(), health.clone());
         auditor.shorten_stall_after(Duration::from_millis(1));
         let deadline = Instant::now() + Duration::from_secs(20);
