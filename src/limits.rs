@@ -41,7 +41,7 @@ pub const LANE_INBOX_EVENTS: usize = 4096;
 pub const RESOLVER_INBOX: usize = 64;
 
 /// Lines of our own log that wait for the `log` thread; more are counted and dropped.
-pub const LOG_RING_LINES: usize = 4096;
+pub const LOG_RING_LINES: usize = 1024;
 
 /// How long a stop waits for lines of our own log to be taken by whoever reads stderr.
 pub const LOG_FLUSH: Duration = Duration::from_secs(1);
@@ -298,3 +298,10 @@ pub const DOCKER_READS_MAX: usize = 16;
 
 /// What is read at once from a log stream.
 pub const DOCKER_CHUNK_BYTES: usize = 128 << 10;
+
+/// A stream that began no batch for so long may give its place to a new one. Loki itself closes
+/// an idle stream after chunk_idle_period (30 min).
+pub const STREAM_QUIET: Duration = Duration::from_secs(30 * 60);
+
+/// How often quiet streams are looked for while a sink is at its limit.
+pub const STREAM_CLEAR_INTERVAL: Duration = Duration::from_secs(60);

@@ -66,7 +66,7 @@ impl Place {
 }
 
 /// A set of labels, interned: one `Arc` a stream.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct StreamLabels {
     /// Sorted by name; names and values valid for Loki.
     pairs: Vec<(String, String)>,
@@ -74,11 +74,36 @@ pub struct StreamLabels {
     text: String,
     /// xxh3 of `text`: the same after a restart, so that a stream keeps its shard.
     hash: u64,
+    /// What its lines are sent under when a sink takes no further stream.
+    base: Option<Arc<StreamLabels>>,
 }
+
+impl PartialEq for StreamLabels {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
+    }
+}
+
+impl Eq for StreamLabels {}
 
 impl StreamLabels {
     /// Builds the set from pairs; of equal names the last wins, empty values vanish.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Arc<Self> {
+        Self::build(pairs, None)
+    }
+
+    /// The same, with the labels that stand in for it past a sink's limit of streams.
+    pub fn with_base(
+        pairs: impl IntoIterator<Item = (String, String)>,
+        base: Arc<StreamLabels>,
+    ) -> Arc<Self> {
+        Self::build(pairs, Some(base))
+    }
+
+    fn build(
+        pairs: impl IntoIterator<Item = (String, String)>,
+        base: Option<Arc<StreamLabels>>,
+    ) -> Arc<Self> {
         let mut sorted: Vec<(String, String)> = pairs.into_iter().collect();
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
         let mut pairs: Vec<(String, String)> = Vec::with_capacity(sorted.len());
@@ -91,7 +116,7 @@ impl StreamLabels {
         pairs.retain(|(_, value)| !value.is_empty());
         let text = label_text(&pairs);
         let hash = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
-        Arc::new(Self { pairs, text, hash })
+        Arc::new(Self { pairs, text, hash, base })
     }
 
     pub fn pairs(&self) -> &[(String, String)] {
@@ -104,6 +129,11 @@ impl StreamLabels {
 
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// See [`Self::with_base`].
+    pub fn base(&self) -> Option<&Arc<StreamLabels>> {
+        self.base.as_ref()
     }
 }
 

@@ -146,7 +146,8 @@ impl Follow {
         self.labels = interned(&container);
         let started = container.running && !self.container.running;
         self.container = container;
-        if started || self.phase == Phase::Ended {
+        let reading = matches!(self.phase, Phase::Reading(_));
+        if (started && !reading) || self.phase == Phase::Ended {
             self.read_soon(now);
         }
     }
@@ -173,6 +174,8 @@ impl Follow {
     fn read_soon(&mut self, now: Instant) {
         let tail = match (self.only_mark, self.place.mark) {
             (true, _) => Tail::Records(1),
+            // What is later than a lost place may begin anywhere.
+            (false, _) if self.lost => Tail::All,
             (false, None) => Tail::All,
             (false, Some(_)) => Tail::covering(self.fresh),
         };
@@ -283,13 +286,12 @@ impl Follow {
         let mut ended: Vec<OutLine> = Vec::new();
         self.joiner.push(piece, &mut |line| ended.push(out_line(line)));
         self.note_open(before, now);
-        let after = self.safe_place();
-        for mut line in ended {
+        for line in &mut ended {
             let first = was_open[line.stream.index()].filter(|p| p.offset == line.before.offset);
             line.before = first.unwrap_or(before);
-            line.after = after;
-            sink(line);
         }
+        set_afters(&mut ended, self.safe_place());
+        ended.into_iter().for_each(sink);
     }
 
     /// Remembers the place before the first piece of lines that are open now.
@@ -322,12 +324,11 @@ impl Follow {
         self.joiner.flush(&mut |line| ended.push(out_line(line)));
         let was_open = std::mem::take(&mut self.open_from);
         self.open_since = None;
-        let after = self.place;
-        for mut line in ended {
-            line.before = was_open[line.stream.index()].unwrap_or(after);
-            line.after = after;
-            sink(line);
+        for line in &mut ended {
+            line.before = was_open[line.stream.index()].unwrap_or(self.place);
         }
+        set_afters(&mut ended, self.place);
+        ended.into_iter().for_each(sink);
     }
 
     /// When the oldest unfinished line is ended.
@@ -339,6 +340,9 @@ impl Follow {
     pub fn ended(&mut self, ending: &Ending, now: Instant, may_follow: bool) -> Said {
         let Phase::Reading(ask) = self.phase else { return Said::Nothing };
         self.decoder = None;
+        if self.fresh > 0 {
+            self.lost = false;
+        }
         let retry = |follow: &mut Self| {
             follow.failures = (follow.failures + 1).min(8);
             let wait = limits::DOCKER_LOG_RETRY_FIRST * 2u32.pow(follow.failures);
@@ -391,10 +395,10 @@ impl Follow {
             }
         }
         if self.lost && self.seek.records() == 0 {
-            // The log was emptied: whatever comes is new, and the loss is told once.
+            // The log was emptied: whatever comes is new.
             self.place.mark = None;
+            self.lost = false;
         }
-        self.lost = false;
         if self.only_mark {
             self.only_mark = false;
             self.read_soon(now);
@@ -422,7 +426,8 @@ impl Follow {
     }
 
     fn follow_tail(&self) -> Tail {
-        self.place.mark.map_or(Tail::All, |_| Tail::covering(0))
+        let mark = self.place.mark.filter(|_| !self.lost);
+        mark.map_or(Tail::All, |_| Tail::covering(0))
     }
 }
 
@@ -463,6 +468,18 @@ impl std::fmt::Display for FollowError {
     }
 }
 
+/// Lines that ended together: a position behind one must not pass those that follow it, which
+/// may find no room. `end` is the place behind the last.
+fn set_afters(lines: &mut [OutLine], end: Place) {
+    let mut after = end;
+    for line in lines.iter_mut().rev() {
+        line.after = after;
+        if line.before.offset < after.offset {
+            after = line.before;
+        }
+    }
+}
+
 /// Owned; its places are filled in by the caller.
 fn out_line(line: Line<'_>) -> OutLine {
     let long = line.part > 0 || line.end == LineEnd::Split;
@@ -487,4 +504,8 @@ pub fn keeps(mode: LongLines, part: Option<u32>) -> bool {
 
 #[cfg(test)]
 #[path = "follow_tests.rs"]
-mod tests;
+pub mod tests;
+
+#[cfg(test)]
+#[path = "follow_run_tests.rs"]
+mod run_tests;

@@ -1,126 +1,112 @@
-//! Tests of one container's reading, stepped by bytes and events. Pure; run by `cargo test`.
+//! Follows stepped through answers that are made up here.
 
 use super::*;
 
-fn container() -> ApiContainer {
+const PART: usize = 4;
+
+pub fn container() -> ApiContainer {
     ApiContainer {
         engine: 0,
         api_version: "1.41".into(),
         source: "local".into(),
         id: "c".repeat(64),
-        name: "web".to_owned(),
+        name: "web".into(),
         tty: false,
-        driver: "local".to_owned(),
-        rotates: true,
+        driver: "json-file".into(),
+        rotates: false,
         auto_remove: false,
-        running: true,
+        running: false,
         labels: Vec::new(),
         metadata: Vec::new(),
-        line_bytes_max: 1_000,
+        line_bytes_max: PART,
         long_lines: LongLines::Split,
         partial_wait: Duration::from_secs(5),
         start_at: StartAt::Beginning,
-        sinks: Arc::new([0]),
+        sinks: Arc::from([0usize]),
     }
 }
 
-/// One log of an engine: the answers to requests are made from it.
-struct Log {
-    lines: Vec<String>,
-    now: Instant,
-    got: Vec<String>,
-    said: Vec<Said>,
+fn follow(now: Instant) -> Follow {
+    Follow::new(container(), SourceId(0), Place::default(), true, now)
 }
 
-impl Log {
-    fn new(lines: std::ops::Range<u32>) -> Self {
-        let lines = lines.map(line).collect();
-        Log { lines, now: Instant::now(), got: Vec::new(), said: Vec::new() }
-    }
-
-    /// Sends the request that is due; the answer's bytes, as stored at this moment.
-    fn ask(&mut self, follow: &mut Follow) -> Vec<u8> {
-        let Phase::Due(at, ask) = follow.phase else { panic!("not due: {:?}", follow.phase) };
-        self.now = self.now.max(at);
-        follow.begin(ask, self.now);
-        follow.body(BodyLength::UntilClose);
-        let skipped = match ask.tail {
-            Tail::All => 0,
-            Tail::Records(n) => self.lines.len().saturating_sub(n as usize),
-        };
-        let frame = |l: &String| [&[1, 0, 0, 0, 0, 0, 0, l.len() as u8], l.as_bytes()].concat();
-        self.lines[skipped..].iter().flat_map(frame).collect()
-    }
-
-    fn end(&mut self, follow: &mut Follow, answer: &[u8]) {
-        let got = &mut self.got;
-        let mut sink = |line: OutLine| got.push(String::from_utf8(line.text).unwrap());
-        follow.bytes(answer, self.now, &mut sink).unwrap();
-        self.said.push(follow.ended(&Ending::Closed, self.now, true));
-    }
-
-    /// Reads until nothing is due, at most `answers_max` times.
-    fn read_out(&mut self, follow: &mut Follow, answers_max: usize) {
-        for _ in 0..answers_max {
-            if follow.phase == Phase::Ended {
-                return;
-            }
-            let answer = self.ask(follow);
-            self.end(follow, &answer);
-        }
-    }
-
-    fn losses(&self) -> usize {
-        self.said.iter().filter(|said| **said == Said::PlaceLost).count()
-    }
+fn frame(stream: u8, time: u32, text: &str) -> Vec<u8> {
+    let record = format!("2026-01-01T00:00:00.{time:09}Z {text}");
+    let mut frame = vec![stream, 0, 0, 0];
+    frame.extend_from_slice(&(record.len() as u32).to_be_bytes());
+    frame.extend_from_slice(record.as_bytes());
+    frame
 }
 
-fn line(number: u32) -> String {
-    format!("2026-11-24T20:00:{:02}.000000000Z line {number}\n", number)
-}
-
-fn begun(log: &mut Log) -> Follow {
-    let now = log.now;
-    let mut follow = Follow::new(container(), SourceId(0), Place::default(), false, now);
-    log.read_out(&mut follow, 3);
-    follow
+/// The request that is due, answered with `body` and the connection's end.
+fn answer(follow: &mut Follow, body: &[u8], now: Instant) -> (Ask, Vec<OutLine>, Said) {
+    let Phase::Due(_, ask) = follow.phase else { panic!("{:?}", follow.phase) };
+    follow.begin(ask, now);
+    follow.body(BodyLength::UntilClose);
+    let mut out = Vec::new();
+    follow.bytes(body, now, &mut |line| out.push(line)).unwrap();
+    (ask, out, follow.ended(&Ending::Closed, now, true))
 }
 
 #[test]
-fn lines_stored_during_a_read_are_had_though_the_run_ends_before_the_answer_does() {
-    let mut log = Log::new(0..3);
-    let mut follow = begun(&mut log);
-    let answer = log.ask(&mut follow);
-    log.lines.push(line(3));
-    follow.died(log.now);
-    log.end(&mut follow, &answer);
-    log.read_out(&mut follow, 5);
-    assert_eq!(follow.phase, Phase::Ended);
-    assert_eq!(log.got, ["line 0", "line 1", "line 2", "line 3"]);
+fn a_position_behind_a_line_does_not_pass_what_ended_with_it() {
+    let now = Instant::now();
+    // Parts of one line: any of them may find no room.
+    let mut long = follow(now);
+    let (_, parts, _) = answer(&mut long, &frame(1, 1, "aaaabbbbcc\n"), now);
+    let afters = |lines: &[OutLine]| lines.iter().map(|l| l.after.offset).collect::<Vec<_>>();
+    assert_eq!((parts.len(), afters(&parts)), (3, vec![0, 0, 1]));
+    // Both streams' unfinished lines, ended by the wait.
+    let mut open = follow(now);
+    let body = [frame(1, 1, "out"), frame(2, 2, "err")].concat();
+    let (_, none, _) = answer(&mut open, &body, now);
+    assert!(none.is_empty(), "{none:?}");
+    let mut flushed = Vec::new();
+    open.flush_partial(now, true, &mut |line| flushed.push(line));
+    assert_eq!((flushed.len(), afters(&flushed)), (2, vec![1, 2]));
 }
 
 #[test]
-fn an_emptied_log_is_told_once_and_read_on() {
-    let mut log = Log::new(0..3);
-    let mut follow = begun(&mut log);
-    log.lines.clear();
-    log.read_out(&mut follow, 20);
-    assert_eq!(log.losses(), 1);
-    log.lines.push(line(9));
-    log.read_out(&mut follow, 5);
-    assert_eq!(log.losses(), 1);
-    assert_eq!(log.got, ["line 0", "line 1", "line 2", "line 9"]);
+fn after_a_lost_place_the_whole_log_is_read_whatever_happens_in_between() {
+    let now = Instant::now();
+    let mut follow = follow(now);
+    answer(&mut follow, &frame(1, 1, "a\n"), now);
+    let later = [frame(1, 5, "x\n"), frame(1, 6, "y\n")].concat();
+    let said = std::iter::repeat_with(|| answer(&mut follow, &later, now).2);
+    assert!(said.take(10).any(|said| said == Said::PlaceLost));
+    // Neither an event nor a failure in between makes it a short read.
+    follow.died(now);
+    let Phase::Due(_, ask) = follow.phase else { panic!("{:?}", follow.phase) };
+    assert_eq!(ask.tail, Tail::All);
+    follow.begin(ask, now);
+    follow.ended(&Ending::Failed, now, true);
+    let (ask, lines, _) = answer(&mut follow, &later, now);
+    assert_eq!((ask.tail, lines.len()), (Tail::All, 2));
 }
 
 #[test]
-fn nothing_comes_twice_over_many_reads() {
-    let mut log = Log::new(0..2);
-    let mut follow = begun(&mut log);
-    for number in 2..20 {
-        log.lines.push(line(number));
-        log.read_out(&mut follow, 2);
+fn an_emptied_log_is_said_to_be_lost_once() {
+    let now = Instant::now();
+    let mut follow = follow(now);
+    follow.started(now);
+    answer(&mut follow, &frame(1, 1, "a\n"), now);
+    let lost = (0..50).filter(|_| answer(&mut follow, b"", now).2 == Said::PlaceLost).count();
+    assert_eq!(lost, 1);
+    let mut lines = Vec::new();
+    for _ in 0..5 {
+        lines.extend(answer(&mut follow, &frame(1, 9, "b\n"), now).1);
     }
-    let expected: Vec<String> = (0..20).map(|n| format!("line {n}")).collect();
-    assert_eq!(log.got, expected);
-    assert_eq!(log.losses(), 0);
+    assert_eq!(lines.len(), 1);
+}
+
+#[test]
+fn a_container_that_starts_while_its_log_is_read_does_not_begin_a_second_read() {
+    let now = Instant::now();
+    let mut follow = follow(now);
+    let Phase::Due(_, ask) = follow.phase else { panic!("{:?}", follow.phase) };
+    follow.begin(ask, now);
+    follow.update(ApiContainer { running: true, ..container() }, now);
+    assert_eq!(follow.phase, Phase::Reading(ask));
+    follow.ended(&Ending::Closed, now, true);
+    assert!(matches!(follow.phase, Phase::Due(_, Ask { follow: true, .. })), "{:?}", follow.phase);
 }

@@ -29,6 +29,9 @@ use crate::record::{Place, Record, SourceId};
 use crate::sender::resolver::Resolve;
 use crate::source::file::{Divert, LongLine};
 
+/// While lines or a batch find no room; see [`Lane::again`].
+const PARKED_TICK: Duration = Duration::from_millis(200);
+
 /// What the thread works with.
 pub struct DockerLane {
     pub inbox: Receiver<DockerEvent>,
@@ -183,6 +186,13 @@ impl Lane {
         }
     }
 
+    /// When what found no room is offered again: want of room at `ack`, or of disk for dead
+    /// letters, ends without a wake-up.
+    fn again(&self, now: Instant) -> Option<Instant> {
+        let stuck = self.watched.values().any(|w| !w.follow.stuck.is_empty());
+        (stuck || self.lane.batcher.has_parked()).then(|| now + PARKED_TICK)
+    }
+
     /// Everything that is due; returns when something is due next.
     fn work(&mut self, now: Instant) -> Option<Instant> {
         let mut next = self.lane.batcher.tick(now);
@@ -196,7 +206,7 @@ impl Lane {
             let due = self.attend(&key, now, &mut reads, &mut follows, follows_max);
             next = sooner(next, due);
         }
-        next
+        sooner(next, self.again(now))
     }
 
     fn attend(
@@ -615,4 +625,44 @@ fn put(
         metrics.long_lines(&container.source, container.long_lines.as_str(), 1);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::ack::AckPort;
+    use crate::clock::SystemClock;
+    use crate::source::docker::follow::tests::container;
+
+    #[test]
+    fn what_ack_had_no_room_for_is_told_again_though_nothing_else_is_due() {
+        let (tx, acks) = bounded(1);
+        let (_events, inbox) = bounded(1);
+        let metrics = Arc::new(Metrics::new());
+        let mut lane = Lane::new(DockerLane {
+            inbox,
+            poller: Arc::new(Poller::new().unwrap()),
+            endpoints: vec![Endpoint::Unix(PathBuf::from("/nonexistent"))],
+            lanes: 1,
+            batcher: Batcher::new(1, Vec::new(), AckPort::new(tx), metrics.clone()),
+            positions: Vec::new(),
+            clock: Arc::new(SystemClock),
+            metrics,
+            resolve: None,
+            divert: Arc::new(|_| true),
+            stop: Stop::default(),
+        });
+        let now = Instant::now();
+        lane.engine_down(0, now);
+        for id in ["a", "b"] {
+            let sinks = Arc::from([]);
+            lane.container(super::super::ApiContainer { id: id.into(), sinks, ..container() }, now);
+        }
+        assert_eq!(lane.work(now), Some(now + PARKED_TICK));
+        drop(acks);
+    }
 }

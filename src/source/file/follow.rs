@@ -189,14 +189,14 @@ impl Lane {
         let siblings = rotate::siblings(path, &owner.rotated_names(path));
         let mut planned: Vec<Planned> = Vec::new();
         let mut latest = None;
-        for (at, sibling) in siblings.iter().enumerate() {
+        for sibling in &siblings {
             let Some(left) = self.known.get(&source, sibling.id) else { continue };
             let (offset, print) = (left.offset, left.identity.fingerprint);
             let Ok((file, _)) = open_regular(&sibling.path, false) else { continue };
             if identity::compare(&file, print)? != Head::Same {
                 continue;
             }
-            latest = Some(at);
+            latest = Some(sibling.id);
             if offset < sibling.size && !self.is_followed(sibling.id) {
                 self.known.take(&source, sibling.id);
                 planned.push(plan(sibling, file, offset));
@@ -210,19 +210,21 @@ impl Lane {
                 let same = identity::compare(live, print)? == Head::Same;
                 let emptied = !same || (offset > 0 && live.metadata()?.len() == 0);
                 if emptied && let Some((at, file)) = rotate::find_copy(&siblings, print, offset) {
-                    latest = Some(at);
+                    latest = Some(siblings[at].id);
                     planned.push(plan(&siblings[at], file, offset));
                 }
                 emptied
             }
         };
-        if let Some(at) = latest.filter(|_| emptied) {
-            for sibling in &siblings[at + 1..] {
-                if self.is_followed(sibling.id) || self.known.get(&source, sibling.id).is_some() {
+        if let Some(latest) = latest.filter(|_| emptied) {
+            for sibling in rotate::newer_than(&siblings, latest) {
+                let known = self.known.get(&source, sibling.id).is_some()
+                    || planned.iter().any(|p| p.id == sibling.id);
+                if known || self.is_followed(sibling.id) {
                     continue;
                 }
                 let Ok((file, _)) = open_regular(&sibling.path, false) else { continue };
-                planned.push(plan(sibling, file, 0));
+                planned.push(plan(&sibling, file, 0));
             }
         }
         Ok(planned)
@@ -301,13 +303,11 @@ impl Lane {
         if self.by_inode.contains_key(&id) {
             return Ok(());
         }
-        let chain = self.chain(key);
-        let last = chain.segments.back().and_then(|s| s.file.as_ref()?.metadata().ok());
-        let last = last.map(|m| (m.mtime(), m.mtime_nsec()));
-        for sibling in rotate::siblings(&live, &names) {
-            let after = last.is_some_and(|last| sibling.modified >= last);
+        let last = self.chain(key).segments.back().map(|s| s.file_id);
+        let siblings = rotate::siblings(&live, &names);
+        for sibling in last.map_or_else(Vec::new, |last| rotate::newer_than(&siblings, last)) {
             let other = self.is_followed(sibling.id) || self.copies.contains_key(&sibling.id);
-            if !after || other || sibling.id == id || self.finished.contains(&sibling.id) {
+            if other || sibling.id == id || self.finished.contains(&sibling.id) {
                 continue;
             }
             if let Ok((file, _)) = open_regular(&sibling.path, false) {

@@ -510,6 +510,36 @@ fn after_a_stop_reading_goes_on_where_it_was_also_in_what_was_rotated_meanwhile(
 }
 
 #[test]
+fn generations_of_one_tick_are_read_in_order_whichever_way_their_numbers_go() {
+    let tick = std::time::SystemTime::now();
+    for (first, second, third) in [("1", "2", "3"), ("3", "2", "1")] {
+        for running in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let live = dir.path().join("a.log");
+            let written = |text: &str| {
+                append(&live, format!("{text}\n"));
+                OpenOptions::new().append(true).open(&live).unwrap().set_modified(tick).unwrap();
+            };
+            append(&live, "0\n");
+            let mut rig = rig(in_dir(dir.path()), vec![]);
+            rig.wants(&["0"]);
+            if !running {
+                let positions = rig.stopped();
+                rig = self::rig(in_dir(dir.path()), positions);
+            }
+            for (text, number) in [("1", first), ("2", second), ("3", third)] {
+                written(text);
+                fs::rename(&live, dir.path().join(format!("a.log.{number}"))).unwrap();
+            }
+            written("4");
+            let wanted: &[&str] =
+                if running { &["0", "1", "2", "3", "4"] } else { &["1", "2", "3", "4"] };
+            rig.wants(wanted);
+        }
+    }
+}
+
+#[test]
 fn after_a_kill_what_was_not_acknowledged_comes_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");

@@ -57,6 +57,20 @@ pub fn siblings(live: &Path, names: &RotatedNames) -> Vec<Sibling> {
     found
 }
 
+/// Those of `siblings` that rotation made after the one with the inode `known`, oldest first.
+/// What was last written within the same tick of the file system's clock counts as later: it is
+/// up to the caller to leave out what it knows. Whether numbers rise or fall with time shows in
+/// the number of the known one.
+pub fn newer_than(siblings: &[Sibling], known: FileId) -> Vec<Sibling> {
+    let Some(from) = siblings.iter().find(|s| s.id == known) else { return Vec::new() };
+    let later = |s: &&Sibling| s.id != known && s.modified >= from.modified;
+    let mut newer: Vec<Sibling> = siblings.iter().filter(later).cloned().collect();
+    if newer.iter().all(|s| number(&s.path) > number(&from.path)) {
+        newer.sort_by_key(|s| (s.modified, number(&s.path)));
+    }
+    newer
+}
+
 /// The number at the end of a name: `app.log.3` is older than `app.log.2`.
 fn number(path: &Path) -> u64 {
     let digits = path.extension().and_then(OsStr::to_str).and_then(|e| e.parse().ok());
@@ -125,6 +139,27 @@ mod tests {
         assert_eq!(copy(14), Some(path("a.log.3")));
         assert_eq!(copy(15), None);
         assert!(find_copy(&found, Fingerprint::default(), 0).is_none());
+    }
+
+    #[test]
+    fn generations_of_one_tick_come_after_the_known_one_whichever_way_numbers_go() {
+        let sibling = |number: u64, modified: i64| Sibling {
+            path: format!("/x/a.log.{number}").into(),
+            id: FileId { device: 1, inode: number },
+            size: 1,
+            modified: (modified, 0),
+        };
+        let numbers = |siblings: &[Sibling], known| -> Vec<u64> {
+            let known = FileId { device: 1, inode: known };
+            newer_than(siblings, known).iter().map(|s| s.id.inode).collect()
+        };
+        // As `siblings` sorts them: of equally old ones the higher number first.
+        let one_tick = [sibling(9, 1), sibling(4, 2), sibling(3, 2), sibling(2, 2)];
+        assert_eq!(numbers(&one_tick, 4), [3, 2]);
+        assert_eq!(numbers(&one_tick, 2), [3, 4]);
+        assert_eq!(numbers(&[sibling(1, 1), sibling(3, 2), sibling(2, 2)], 1), [2, 3]);
+        assert_eq!(numbers(&[sibling(3, 1), sibling(2, 2), sibling(1, 2)], 3), [2, 1]);
+        assert!(numbers(&one_tick, 7).is_empty());
     }
 
     #[test]
