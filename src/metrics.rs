@@ -190,7 +190,7 @@ impl Metrics {
         r.register("lines_dropped", "Lines dropped by a rule", self.lines_dropped.clone());
         r.register(
             "lines_pending",
-            "Lines sealed and not yet answered",
+            "Lines read and not yet answered for",
             self.lines_pending.clone(),
         );
         r.register(
@@ -307,8 +307,8 @@ impl Metrics {
         self.lines_filtered.get_or_create(&labels).inc_by(lines);
     }
 
-    /// Lines in a batch that was closed: pending from now on.
-    pub fn sealed(&self, sink: &str, lines: u64) {
+    /// Lines that a lane took into a batch: pending from now on.
+    pub fn taken(&self, sink: &str, lines: u64) {
         self.pending(sink).inc_by(lines as i64);
     }
 
@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn the_books_balance() {
         let m = Metrics::new();
-        m.sealed("loki", 10);
+        m.taken("loki", 10);
         m.delivered("loki", 7);
         m.diverted("loki", "too_old", 2);
         let text = m.render();

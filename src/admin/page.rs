@@ -13,7 +13,7 @@ use super::http::{Answer, Status};
 const SHOWN: [(&str, &str); 10] = [
     ("log_capturer_lines_read_total", "Lines read"),
     ("log_capturer_logs_sent_total", "Lines by what a sink made of them"),
-    ("log_capturer_lines_pending", "Lines sealed and not yet answered"),
+    ("log_capturer_lines_pending", "Lines read and not yet answered for"),
     ("log_capturer_lines_diverted_total", "Lines in dead letters"),
     ("log_capturer_lines_filtered_total", "Lines left out by a rule"),
     ("log_capturer_bytes_at_risk", "Bytes at risk"),

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::streams::SinkStreams;
 use super::{BatchId, Format, OpenBatch, Scratch, SealedBatch};
 use crate::ack::{AckEvent, AckPort, Identity, Position};
 use crate::metrics::Metrics;
@@ -23,6 +24,8 @@ pub struct SinkPort {
     pub batch_bytes: usize,
     pub batch_wait: Duration,
     pub queue: SinkQueue,
+    /// Shared with the other lanes.
+    pub streams: Arc<SinkStreams>,
 }
 
 /// One line of a run; see [`Batcher::append_run`].
@@ -51,6 +54,8 @@ struct SinkLane {
     port: SinkPort,
     open: Vec<Option<OpenBatch>>,
     parked: Vec<Option<SealedBatch>>,
+    /// Records taken since `metrics` was told.
+    taken: u64,
 }
 
 struct FedSource {
@@ -94,6 +99,7 @@ impl Batcher {
                     port,
                     open: (0..n).map(|_| None).collect(),
                     parked: (0..n).map(|_| None).collect(),
+                    taken: 0,
                 }
             })
             .collect();
@@ -169,6 +175,8 @@ impl Batcher {
     ) -> Result<(), Blocked> {
         let Some(fed) = self.sources.get(&id) else { panic!("record of unknown source {id:?}") };
         let sinks = fed.sinks.clone();
+        let labels = self.within_limit(&sinks, record.labels, now);
+        let record = &Record { labels: &labels, ..*record };
         for &sink in &*sinks {
             if !self.make_room(sink, record) && self.sinks[sink].port.required {
                 return Err(Blocked);
@@ -192,6 +200,7 @@ impl Batcher {
     ) -> RunOutcome {
         let Some(fed) = self.sources.get(&id) else { panic!("run of unknown source {id:?}") };
         let sinks = fed.sinks.clone();
+        let labels = &self.within_limit(&sinks, labels, now);
         let mut outcome = RunOutcome::default();
         let mut reached = None;
         for r in records {
@@ -278,7 +287,48 @@ impl Batcher {
         let scratch = &mut self.scratch;
         let open = lane.open[shard]
             .get_or_insert_with(|| OpenBatch::with_buffer(format, now, scratch.buffer()));
-        open.push(record, lane.port.required.then_some(at));
+        if open.push(record, lane.port.required.then_some(at)) {
+            lane.port.streams.note(record.labels.hash(), now);
+        }
+        lane.taken += 1;
+    }
+
+    /// The labels themselves, or the base labels of their source where a sink takes no further
+    /// stream.
+    fn within_limit(
+        &self,
+        sinks: &[usize],
+        labels: &Arc<StreamLabels>,
+        now: Instant,
+    ) -> Arc<StreamLabels> {
+        for &sink in sinks {
+            let port = &self.sinks[sink].port;
+            if !port.streams.is_full() || port.streams.takes(labels.hash(), now) {
+                continue;
+            }
+            let Some(base) = labels.base() else { continue };
+            self.metrics.error("streams", "limit");
+            if port.streams.say_once() {
+                log::warn!(
+                    "sink {}: streams_max is reached; lines of further streams go to the base \
+                     labels of their source, such as {} instead of {}",
+                    port.name,
+                    base.text(),
+                    labels.text()
+                );
+            }
+            return base.clone();
+        }
+        labels.clone()
+    }
+
+    /// Tells `metrics` what was taken: pending from now on.
+    fn count(&mut self, sink: usize) {
+        let lane = &mut self.sinks[sink];
+        if lane.taken > 0 {
+            self.metrics.taken(&lane.port.name, lane.taken);
+            lane.taken = 0;
+        }
     }
 
     /// Closes an open batch and offers it; it is parked when there is no room.
@@ -289,8 +339,9 @@ impl Batcher {
         self.batches += 1;
         let id = BatchId(self.lane << 48 | self.batches);
         let sealed = open.seal(id, sink, shard, &mut self.scratch);
-        self.metrics.sealed(&lane.port.name, sealed.entries.into());
-        if lane.port.required {
+        let required = lane.port.required;
+        self.count(sink);
+        if required {
             let sources = sealed.sources.clone();
             let lows = sources.iter().map(|s| (s.source, self.low(s.source))).collect();
             self.tell(AckEvent::Sealed { batch: id, sources, lows });
@@ -360,6 +411,7 @@ impl Batcher {
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for sink in 0..self.sinks.len() {
+            self.count(sink);
             for shard in 0..self.sinks[sink].open.len() {
                 let free = self.unpark(sink, shard);
                 let lane = &self.sinks[sink];
@@ -433,6 +485,7 @@ mod tests {
             batch_bytes: 4096,
             batch_wait: Duration::from_secs(1),
             queue: SinkQueue::new(budget.clone(), txs),
+            streams: Arc::new(SinkStreams::new(100)),
         };
         let metrics = Arc::new(Metrics::new());
         let batcher = Batcher::new(1, vec![port], AckPort::new(tx), metrics);
@@ -560,6 +613,30 @@ mod tests {
         assert_eq!(lines, texts);
         rig.events();
         assert_eq!(rig.marks.place(id), Some(Place::at(500)));
+    }
+
+    #[test]
+    fn past_the_limit_of_streams_lines_go_to_the_base_labels_of_their_source() {
+        let mut rig = rig(1 << 20, 1, 64);
+        let id = rig.batcher.add_source(position(), Arc::from([0usize]));
+        let now = Instant::now();
+        let base = StreamLabels::new([("job".to_owned(), "j".to_owned())]);
+        for n in 0..120u64 {
+            let pairs = [("file".to_owned(), n.to_string())];
+            let labels = StreamLabels::with_base(pairs, base.clone());
+            let record = Record { timestamp_ns: 1, line: b"x", labels: &labels, metadata: &[] };
+            let places = (Place::at(n), Place::at(n + 1));
+            rig.batcher.append(id, places.0, places.1, &record, now).unwrap();
+        }
+        rig.batcher.drain();
+        let (mut streams, mut to_base) = (std::collections::BTreeSet::new(), 0);
+        while let Ok(queued) = rig.shards[0].try_recv() {
+            for span in &queued.batch.streams {
+                streams.insert(span.labels.text().to_owned());
+                to_base += if span.labels == base { span.entries } else { 0 };
+            }
+        }
+        assert_eq!((streams.len(), to_base), (101, 20), "{streams:?}");
     }
 
     #[test]

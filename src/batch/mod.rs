@@ -8,12 +8,14 @@ mod batcher;
 pub mod loki_push;
 pub mod ndjson;
 mod open;
+mod streams;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use batcher::{Batcher, Blocked, RunOutcome, RunRecord, SinkPort};
 pub use open::{OpenBatch, Scratch, wire_form};
+pub use streams::SinkStreams;
 
 use crate::record::{Place, SourceId, StreamLabels};
 

@@ -118,12 +118,14 @@ impl OpenBatch {
         self.source_index.get(&source).map(|&i| self.sources[i].start)
     }
 
-    /// Adds a record. `tracked`: its source and the place before it, for required sinks.
-    pub fn push(&mut self, record: &Record<'_>, tracked: Option<(SourceId, Place)>) {
+    /// Adds a record; true when its stream begins with it. `tracked`: its source and the place
+    /// before it, for required sinks.
+    pub fn push(&mut self, record: &Record<'_>, tracked: Option<(SourceId, Place)>) -> bool {
         if let Some((source, place)) = tracked {
             self.note_source(source, place);
         }
         let format = self.format;
+        let streams = self.streams.len();
         let at = self.stream_slot(record.labels);
         let stream = &mut self.streams[at];
         let before = stream.entries.len();
@@ -149,6 +151,7 @@ impl OpenBatch {
         stream.count += 1;
         self.raw_bytes += added;
         self.entries += 1;
+        self.streams.len() > streams
     }
 
     fn note_source(&mut self, source: SourceId, place: Place) {

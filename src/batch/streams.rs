@@ -31,7 +31,12 @@ struct Seen {
 impl SinkStreams {
     /// `max`: the sink's `streams_max`.
     pub fn new(max: usize) -> Self {
-        Self { max, seen: Mutex::default(), full: AtomicBool::new(false), said: AtomicBool::new(false) }
+        Self {
+            max,
+            seen: Mutex::default(),
+            full: AtomicBool::new(false),
+            said: AtomicBool::new(false),
+        }
     }
 
     /// Whether the limit is reached: [`Self::takes`] is to be asked.

@@ -16,7 +16,7 @@ use super::systemd::Notifier;
 use super::{Beat, Stop, plan};
 use crate::ack::{self, AckEvent, AckPort, Identity, Position, PositionsFile, Watermarks};
 use crate::admin::{self, Admin, Figures, QueueGauge, Routes, Worker};
-use crate::batch::{Batcher, Format, SinkPort};
+use crate::batch::{Batcher, Format, SinkPort, SinkStreams};
 use crate::config::checked::{LocalFile, Loki, Sink, SinkKind};
 use crate::dead_letter::DeadLetter;
 use crate::limits;
@@ -76,6 +76,7 @@ struct SinkEnds {
     queue: SinkQueue,
     inboxes: Vec<ShardInbox>,
     budget: Arc<SinkBudget>,
+    streams: Arc<SinkStreams>,
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
@@ -179,7 +180,8 @@ fn sink_ends(sinks: &[Sink], wakers: &[Waker]) -> Vec<SinkEnds> {
         let memory_bytes = sink.queue.memory.bytes();
         let budget = SinkBudget::new(memory_bytes, shards, wakers.to_vec());
         let (txs, inboxes) = (0..shards).map(|_| bounded(limits::SHARD_QUEUE_BATCHES)).unzip();
-        SinkEnds { queue: SinkQueue::new(budget.clone(), txs), inboxes, budget }
+        let streams = Arc::new(SinkStreams::new(sink.streams_max));
+        SinkEnds { queue: SinkQueue::new(budget.clone(), txs), inboxes, budget, streams }
     };
     sinks.iter().map(ends).collect()
 }
@@ -338,6 +340,7 @@ impl Batchers<'_> {
             batch_bytes: sink.batch.bytes.bytes(),
             batch_wait: sink.batch.wait,
             queue: ends.queue.clone(),
+            streams: ends.streams.clone(),
         };
         let sinks = self.core.config.sinks.iter().zip(self.sinks).enumerate().map(port);
         Batcher::new(lane, sinks.collect(), self.port.clone(), self.core.metrics.clone())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::checked::{LongLines, StartAt};
+use crate::record::{StdStream, StreamLabels};
 
 /// A container's json-file log, handed by `docker-ctl` to a file lane.
 #[derive(Clone, Debug)]
@@ -32,6 +33,20 @@ pub struct ContainerLog {
     pub sinks: Arc<[usize]>,
     /// A pseudo terminal: one stream, lines end in CR LF.
     pub tty: bool,
+}
+
+/// Labels that tell one container from another.
+const CONTAINER_LABELS: [&str; 3] = ["container", "compose_project", "compose_service"];
+
+/// The streams of a container, stdout and stderr, from its labels; past a sink's limit of
+/// streams what tells containers apart is left out.
+pub fn container_streams(labels: &[(String, String)]) -> [Arc<StreamLabels>; 2] {
+    [StdStream::Stdout, StdStream::Stderr].map(|stream| {
+        let own = [("stream".to_owned(), stream.as_str().to_owned())];
+        let shared = labels.iter().filter(|(name, _)| !CONTAINER_LABELS.contains(&name.as_str()));
+        let base = StreamLabels::new(shared.cloned().chain(own.clone()));
+        StreamLabels::with_base(labels.iter().cloned().chain(own), base)
+    })
 }
 
 /// What a file lane is told. Sent with try_send: on overflow the rescan flag stands for it.

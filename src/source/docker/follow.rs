@@ -18,6 +18,7 @@ use super::record::{self, EngineRecord};
 use crate::config::checked::{LongLines, StartAt};
 use crate::limits;
 use crate::record::{Place, SourceId, StdStream, StreamLabels};
+use crate::source::container_streams;
 
 /// A line on its way to the batcher.
 #[derive(Clone, Debug)]
@@ -96,13 +97,6 @@ pub struct Follow {
     pub stuck_since: Option<Instant>,
 }
 
-fn interned(container: &ApiContainer) -> [Arc<StreamLabels>; 2] {
-    [StdStream::Stdout, StdStream::Stderr].map(|stream| {
-        let own = [("stream".to_owned(), stream.as_str().to_owned())];
-        StreamLabels::new(container.labels.iter().cloned().chain(own))
-    })
-}
-
 impl Follow {
     /// Begins at `place`; `known`: it comes from a position on file.
     pub fn new(
@@ -115,7 +109,7 @@ impl Follow {
         let only_mark = !known && container.start_at == StartAt::End;
         let rule = PieceRule::of_driver(&container.driver);
         let mut follow = Self {
-            labels: interned(&container),
+            labels: container_streams(&container.labels),
             joiner: Joiner::new(rule, container.line_bytes_max),
             container,
             id,
@@ -143,7 +137,7 @@ impl Follow {
 
     /// The container's facts changed: name, labels, version, or it runs.
     pub fn update(&mut self, container: ApiContainer, now: Instant) {
-        self.labels = interned(&container);
+        self.labels = container_streams(&container.labels);
         let started = container.running && !self.container.running;
         self.container = container;
         let reading = matches!(self.phase, Phase::Reading(_));

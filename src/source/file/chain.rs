@@ -196,8 +196,10 @@ impl Chain {
         self.labels.get_or_insert_with(|| match &self.owner {
             Owner::File(source) => {
                 let name = ("filename".to_owned(), self.live.to_string_lossy().into_owned());
+                let base = StreamLabels::new(source.labels.iter().cloned());
                 // Labels of the config come last: they win.
-                StreamLabels::new([name].into_iter().chain(source.labels.iter().cloned()))
+                let pairs = [name].into_iter().chain(source.labels.iter().cloned());
+                StreamLabels::with_base(pairs, base)
             }
             Owner::Container(log) => StreamLabels::new(log.labels.iter().cloned()),
         })

@@ -17,9 +17,9 @@ use crate::batch::Batcher;
 use crate::config::checked::LongLines;
 use crate::limits;
 use crate::record::{Place, Record, SourceId, StreamLabels};
-use crate::source::ContainerLog;
 use crate::source::docker::json_record::{self, JsonRecord, JsonRecordError};
 use crate::source::docker::pieces::{Joiner, Line, LineEnd, Piece, PieceRule};
+use crate::source::{ContainerLog, container_streams};
 
 /// Records are cut at newlines; the engine's are below 100 KiB (16 KiB, each byte escaped), so
 /// a longer one is damage.
@@ -139,13 +139,9 @@ impl Json {
 
 impl Outlet {
     fn new(log: &ContainerLog) -> Self {
-        let labels = |stream: &str| {
-            let stream = ("stream".to_owned(), stream.to_owned());
-            StreamLabels::new(log.labels.iter().cloned().chain([stream]))
-        };
         Self {
             source: log.source.clone(),
-            labels: [labels("stdout"), labels("stderr")],
+            labels: container_streams(&log.labels),
             metadata: log.metadata.clone(),
             sinks: log.sinks.clone(),
             long_lines: log.long_lines,

@@ -63,6 +63,7 @@ fn rig_with(source: FileSource, positions: Vec<Position>, memory: usize, watched
         batch_bytes: 64 << 10,
         batch_wait: Duration::from_millis(20),
         queue: SinkQueue::new(budget.clone(), vec![batch_tx]),
+        streams: Arc::new(crate::batch::SinkStreams::new(100)),
     };
     let events = inbox_tx.clone();
     let watch = start(&[LaneInbox { events, rescan: rescan.clone() }]).unwrap();
