@@ -398,6 +398,46 @@ fn after_copytruncate_the_copy_is_read_from_where_we_were() {
 }
 
 #[test]
+fn a_copy_shorter_than_what_was_read_is_known_as_the_copy_also_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("a.log");
+    let source = || {
+        let mut source = in_dir(dir.path());
+        let root = dir.path().canonicalize().unwrap();
+        source.include = self::source("s", &[format!("{}/a.log*", root.display())], &[]).include;
+        source
+    };
+    let head = "x".repeat(limits::FINGERPRINT_BYTES_MAX);
+    append(&live, format!("{head}\n1\n"));
+    let mut rig = rig(source(), vec![]);
+    rig.wants(&[&head, "1"]);
+    // Read, but not acknowledged: 2, which is in the copy, and 3, which is not.
+    append(&live, "2\n");
+    fs::copy(&live, dir.path().join("a.log.1")).unwrap();
+    append(&live, "3\n");
+    let deadline = Instant::now() + PATIENCE;
+    let unacknowledged = |rig: &mut Rig, done: &dyn Fn(&Chain) -> bool| {
+        while !done(rig.lane.chain(0)) {
+            assert!(Instant::now() < deadline);
+            rig.lane.work();
+            rig.lane.wait(&rig.beat);
+        }
+    };
+    let size = fs::metadata(&live).unwrap().len();
+    unacknowledged(&mut rig, &|c| c.segments[0].tail.read_offset() == size);
+    fs::write(&live, "").unwrap();
+    unacknowledged(&mut rig, &|c| c.segments.back().unwrap().tail.read_offset() == 0);
+    let positions = rig.killed();
+    append(&live, "4\n");
+    let mut rig = self::rig(source(), positions);
+    rig.wants(&["2", "4"]);
+    let positions = rig.stopped();
+    append(&live, "5\n");
+    let mut rig = self::rig(source(), positions);
+    rig.wants(&["5"]);
+}
+
+#[test]
 fn a_deleted_file_is_read_to_its_end_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
