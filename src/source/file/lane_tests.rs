@@ -490,6 +490,22 @@ fn long_lines_are_split_truncated_or_diverted() {
 }
 
 #[test]
+fn long_lines_wait_for_room_in_dead_letters_though_nothing_wakes_the_lane() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut source = in_dir(dir.path());
+    (source.line_bytes_max, source.long_lines) = (ByteSize(8), LongLines::DeadLetter);
+    let mut rig = rig(source, vec![]);
+    let room = rig.diverted.capacity().unwrap();
+    let long = "x".repeat(20) + "\n";
+    append(&dir.path().join("a.log"), long.repeat(room + 1) + "end\n");
+    rig.until("no room", |r| r.diverted.is_full());
+    rig.until("the lane at rest", |r| !r.lane.blocked.is_empty());
+    assert_eq!(rig.diverted.try_iter().count(), room);
+    rig.wants(&["end"]);
+    assert_eq!(rig.diverted.try_iter().count(), 1);
+}
+
+#[test]
 fn a_full_queue_pauses_reading_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let wanted: Vec<String> = (0..40_000).map(|n| format!("{n:0100}")).collect();
