@@ -202,6 +202,17 @@ impl Lane {
                 planned.push(plan(sibling, file, offset));
             }
         }
+        if latest.is_none()
+            && self.known.get(&source, live_id).is_none()
+            && let Some(left) = self.known.last_named(&source, path)
+            && identity::compare(live, left.identity.fingerprint)? != Head::Same
+        {
+            // It is compressed or removed by now, and those before it too: all others are newer.
+            let new =
+                |s: &&Sibling| !self.is_followed(s.id) && self.known.get(&source, s.id).is_none();
+            let open = |s: &Sibling| Some(plan(s, open_regular(&s.path, false).ok()?.0, 0));
+            return Ok(siblings.iter().filter(new).filter_map(open).collect());
+        }
         // What the live inode held when it was emptied meanwhile.
         let emptied = match self.known.get(&source, live_id) {
             None => true,

@@ -566,6 +566,30 @@ fn after_a_stop_reading_goes_on_where_it_was_also_in_what_was_rotated_meanwhile(
 }
 
 #[test]
+fn generations_after_one_that_was_compressed_meanwhile_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    append(&path("a.log.1.gz"), "history");
+    append(&path("a.log"), "1\n");
+    let mut rig = rig(in_dir(dir.path()), vec![]);
+    rig.wants(&["1"]);
+    let positions = rig.stopped();
+    // Still there while the next ones are made, so that its inode is not used again.
+    let compressed = fs::File::open(path("a.log")).unwrap();
+    fs::remove_file(path("a.log")).unwrap();
+    append(&path("a.log.2"), "2\n");
+    append(&path("a.log.1"), "3\n");
+    append(&path("a.log"), "4\n");
+    drop(compressed);
+    let mut rig = self::rig(in_dir(dir.path()), positions);
+    rig.wants(&["2", "3", "4"]);
+    let positions = rig.stopped();
+    append(&path("a.log"), "5\n");
+    let mut rig = self::rig(in_dir(dir.path()), positions);
+    rig.wants(&["5"]);
+}
+
+#[test]
 fn generations_of_one_tick_are_read_in_order_whichever_way_their_numbers_go() {
     let tick = std::time::SystemTime::now();
     for (first, second, third) in [("1", "2", "3"), ("3", "2", "1")] {
