@@ -202,6 +202,17 @@ impl Lane {
                 planned.push(plan(sibling, file, offset));
             }
         }
+        if latest.is_none()
+            && self.known.get(&source, live_id).is_none()
+            && let Some(left) = self.known.last_named(&source, path)
+            && identity::compare(live, left.identity.fingerprint)? != Head::Same
+        {
+            // It is compressed or removed by now, and those before it too: all others are newer.
+            let new =
+                |s: &&Sibling| !self.is_followed(s.id) && self.known.get(&source, s.id).is_none();
+            let open = |s: &Sibling| Some(plan(s, open_regular(&s.path, false).ok()?.0, 0));
+            return Ok(siblings.iter().filter(new).filter_map(open).collect());
+        }
         // What the live inode held when it was emptied meanwhile.
         let emptied = match self.known.get(&source, live_id) {
             None => true,
@@ -209,9 +220,14 @@ impl Lane {
                 let (print, offset) = (left.identity.fingerprint, left.offset);
                 let same = identity::compare(live, print)? == Head::Same;
                 let emptied = !same || (offset > 0 && live.metadata()?.len() == 0);
-                if emptied && let Some((at, file)) = rotate::find_copy(&siblings, print, offset) {
-                    latest = Some(siblings[at].id);
-                    planned.push(plan(&siblings[at], file, offset));
+                let copy = rotate::find_copy(&siblings, print, offset)
+                    .or_else(|| rotate::find_copy(&siblings, print, 0));
+                if let Some((at, file)) = copy.filter(|_| emptied) {
+                    let copy = &siblings[at];
+                    latest = Some(copy.id);
+                    if !self.is_followed(copy.id) && !planned.iter().any(|p| p.id == copy.id) {
+                        planned.push(plan(copy, file, offset.min(copy.size)));
+                    }
                 }
                 emptied
             }
@@ -322,17 +338,25 @@ impl Lane {
     /// The live file was emptied: its copy is read from where we were, then what was copied
     /// since, then the file from its beginning.
     pub(super) fn truncated(&mut self, key: usize, now: Instant) -> io::Result<()> {
-        let chain = self.chains[key].as_mut().unwrap_or_else(|| panic!("no chain {key}"));
+        let chain = self.chain(key);
         let siblings = rotate::siblings(&chain.live, &chain.owner.rotated_names(&chain.live));
+        let Some(old) = chain.segments.back() else { return Ok(()) };
+        let place = old.tail.place();
+        // What was written behind a copy was read before the file was emptied: then the copy is
+        // shorter. It holds what is not acknowledged, and is no new file.
+        let known = |s: &Sibling| self.is_followed(s.id) || self.finished.contains(&s.id);
+        let copy = rotate::find_copy(&siblings, old.print, place).or_else(|| {
+            let shorter = rotate::find_copy(&siblings, old.print, 0);
+            shorter.filter(|(at, _)| !known(&siblings[*at]))
+        });
+        let chain = self.chains[key].as_mut().unwrap_or_else(|| panic!("no chain {key}"));
         let Some(mut old) = chain.segments.pop_back() else { return Ok(()) };
         let (live_path, live_id, file) = (old.path.clone(), old.file_id, old.file.take());
-        let place = old.tail.place();
         if let Some(json) = &mut chain.json {
             json.emptied(chain.segments.len());
         }
         self.open_files = self.open_files.saturating_sub(1);
         let mut newer = Vec::new();
-        let copy = rotate::find_copy(&siblings, old.print, place);
         self.by_inode.remove(&live_id);
         match copy {
             Some((at, copy)) => {
@@ -351,7 +375,7 @@ impl Lane {
                 self.open_files += 1;
                 self.by_inode.insert(sibling.id, key);
                 self.copies.remove(&sibling.id);
-                newer.extend_from_slice(&siblings[at + 1..]);
+                newer = rotate::newer_than(&siblings, sibling.id);
                 log::debug!(
                     "{} was emptied; its copy is {}",
                     live_path.display(),

@@ -54,6 +54,13 @@ impl Known {
         self.by_id.remove(&(source.to_owned(), id))
     }
 
+    /// The file not found again that had this name when the run before ended.
+    pub fn last_named(&self, source: &str, path: &Path) -> Option<&Left> {
+        let keys = self.by_dir.get(path.parent()?)?;
+        let of_source = keys.iter().filter(|key| key.0 == source);
+        of_source.filter_map(|key| self.by_id.get(key)).find(|left| left.identity.path == path)
+    }
+
     /// Whether files of a source that are not found again were in this directory.
     pub fn any_in(&self, source: &str, dir: &Path) -> bool {
         let keys = self.by_dir.get(dir);

@@ -30,7 +30,8 @@ use crate::metrics::Metrics;
 use crate::record::SourceId;
 use crate::source::FileEvent;
 
-/// While a batch is parked, perhaps for want of room at `ack`, which wakes nobody.
+/// While a batch is parked or a line refused, perhaps for want of room at `ack` or of disk for
+/// dead letters, which wake nobody.
 const PARKED_TICK: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What a lane is made of. `daemon/` fills it in and runs it on a thread of its own.
@@ -243,7 +244,8 @@ impl Lane {
         }
         let now = self.cx.clock.now();
         let mut due = self.sweep_due.min(now + limits::BEAT_INTERVAL);
-        let parked = self.cx.batcher.has_parked().then(|| now + PARKED_TICK);
+        let waits = self.cx.batcher.has_parked() || !self.blocked.is_empty();
+        let parked = waits.then(|| now + PARKED_TICK);
         let others = [self.names_due, self.tick_due, self.idle_due, self.batch_due, parked];
         due = others.into_iter().flatten().fold(due, Instant::min);
         beat.waits(Waits::Events);

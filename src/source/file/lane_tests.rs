@@ -399,6 +399,46 @@ fn after_copytruncate_the_copy_is_read_from_where_we_were() {
 }
 
 #[test]
+fn a_copy_shorter_than_what_was_read_is_known_as_the_copy_also_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("a.log");
+    let source = || {
+        let mut source = in_dir(dir.path());
+        let root = dir.path().canonicalize().unwrap();
+        source.include = self::source("s", &[format!("{}/a.log*", root.display())], &[]).include;
+        source
+    };
+    let head = "x".repeat(limits::FINGERPRINT_BYTES_MAX);
+    append(&live, format!("{head}\n1\n"));
+    let mut rig = rig(source(), vec![]);
+    rig.wants(&[&head, "1"]);
+    // Read, but not acknowledged: 2, which is in the copy, and 3, which is not.
+    append(&live, "2\n");
+    fs::copy(&live, dir.path().join("a.log.1")).unwrap();
+    append(&live, "3\n");
+    let deadline = Instant::now() + PATIENCE;
+    let unacknowledged = |rig: &mut Rig, done: &dyn Fn(&Chain) -> bool| {
+        while !done(rig.lane.chain(0)) {
+            assert!(Instant::now() < deadline);
+            rig.lane.work();
+            rig.lane.wait(&rig.beat);
+        }
+    };
+    let size = fs::metadata(&live).unwrap().len();
+    unacknowledged(&mut rig, &|c| c.segments[0].tail.read_offset() == size);
+    fs::write(&live, "").unwrap();
+    unacknowledged(&mut rig, &|c| c.segments.back().unwrap().tail.read_offset() == 0);
+    let positions = rig.killed();
+    append(&live, "4\n");
+    let mut rig = self::rig(source(), positions);
+    rig.wants(&["2", "4"]);
+    let positions = rig.stopped();
+    append(&live, "5\n");
+    let mut rig = self::rig(source(), positions);
+    rig.wants(&["5"]);
+}
+
+#[test]
 fn a_deleted_file_is_read_to_its_end_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
@@ -448,6 +488,22 @@ fn long_lines_are_split_truncated_or_diverted() {
         let expected = if mode == LongLines::DeadLetter { vec![part.clone()] } else { vec![] };
         assert_eq!(diverted, expected);
     }
+}
+
+#[test]
+fn long_lines_wait_for_room_in_dead_letters_though_nothing_wakes_the_lane() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut source = in_dir(dir.path());
+    (source.line_bytes_max, source.long_lines) = (ByteSize(8), LongLines::DeadLetter);
+    let mut rig = rig(source, vec![]);
+    let room = rig.diverted.capacity().unwrap();
+    let long = "x".repeat(20) + "\n";
+    append(&dir.path().join("a.log"), long.repeat(room + 1) + "end\n");
+    rig.until("no room", |r| r.diverted.is_full());
+    rig.until("the lane at rest", |r| !r.lane.blocked.is_empty());
+    assert_eq!(rig.diverted.try_iter().count(), room);
+    rig.wants(&["end"]);
+    assert_eq!(rig.diverted.try_iter().count(), 1);
 }
 
 #[test]
@@ -508,6 +564,30 @@ fn after_a_stop_reading_goes_on_where_it_was_also_in_what_was_rotated_meanwhile(
     let mut rig = self::rig(in_dir(dir.path()), positions);
     append(&path("a.log"), "6\n");
     rig.wants(&["6"]);
+}
+
+#[test]
+fn generations_after_one_that_was_compressed_meanwhile_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    append(&path("a.log.1.gz"), "history");
+    append(&path("a.log"), "1\n");
+    let mut rig = rig(in_dir(dir.path()), vec![]);
+    rig.wants(&["1"]);
+    let positions = rig.stopped();
+    // Still there while the next ones are made, so that its inode is not used again.
+    let compressed = fs::File::open(path("a.log")).unwrap();
+    fs::remove_file(path("a.log")).unwrap();
+    append(&path("a.log.2"), "2\n");
+    append(&path("a.log.1"), "3\n");
+    append(&path("a.log"), "4\n");
+    drop(compressed);
+    let mut rig = self::rig(in_dir(dir.path()), positions);
+    rig.wants(&["2", "3", "4"]);
+    let positions = rig.stopped();
+    append(&path("a.log"), "5\n");
+    let mut rig = self::rig(in_dir(dir.path()), positions);
+    rig.wants(&["5"]);
 }
 
 #[test]
