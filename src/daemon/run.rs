@@ -18,7 +18,7 @@ use super::own_log::{self, OwnLog};
 use super::signals::{Signals, Woken};
 use super::systemd::Notifier;
 use super::{Beat, Stop, plan, wiring};
-use crate::ack::PositionsFile;
+use crate::ack::{AckPort, PositionsFile};
 use crate::config::Config;
 use crate::sender::transport::Cancel;
 use crate::source::FileEvent;
@@ -66,7 +66,7 @@ impl fmt::Display for RunError {
 impl std::error::Error for RunError {}
 
 /// How `main` reaches the threads once they run. Holds no end whose closing a thread waits for,
-/// but those in `monitor_end`.
+/// but `monitor_end`, and `ack`, which a stop drops before it waits for threads.
 pub struct Running {
     pub files: Vec<Sender<FileEvent>>,
     pub docker: Vec<(Sender<DockerEvent>, Arc<Poller>)>,
@@ -74,6 +74,8 @@ pub struct Running {
     pub admin: Option<(Stop, Arc<Poller>)>,
     /// Wake senders that sit in a request.
     pub cancels: Vec<Cancel>,
+    /// Wakes `ack`, which waits without a deadline while nothing is to be saved.
+    pub ack: AckPort,
     pub monitor_end: Sender<()>,
     pub ready: Arc<AtomicBool>,
 }
@@ -197,6 +199,8 @@ fn stop(core: &Core, running: Running, signals: &Signals) {
     if let Some(poller) = &running.docker_ctl {
         let _ = poller.notify();
     }
+    running.ack.wake();
+    drop(running.ack);
     let flow = |name: &str| {
         ["file-", "docker-", "send-", "ack", "resolver"].iter().any(|p| name.starts_with(p))
     };

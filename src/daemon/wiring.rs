@@ -133,6 +133,7 @@ pub fn start(
         docker: docker.into_iter().map(|d| (d.events, d.poller)).collect(),
         docker_ctl,
         cancels,
+        ack: port,
         admin,
         monitor_end,
         ready,
