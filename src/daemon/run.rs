@@ -20,6 +20,7 @@ use super::systemd::Notifier;
 use super::{Beat, Stop, plan, wiring};
 use crate::ack::{AckPort, PositionsFile};
 use crate::config::Config;
+use crate::queue::SinkBudget;
 use crate::sender::transport::Cancel;
 use crate::source::FileEvent;
 use crate::source::docker::DockerEvent;
@@ -72,6 +73,8 @@ pub struct Running {
     pub docker: Vec<(Sender<DockerEvent>, Arc<Poller>)>,
     pub docker_ctl: Option<Arc<Poller>>,
     pub admin: Option<(Stop, Arc<Poller>)>,
+    /// What each sink has not settled yet.
+    pub sinks: Vec<Arc<SinkBudget>>,
     /// Wake senders that sit in a request.
     pub cancels: Vec<Cancel>,
     /// Wakes `ack`, which waits without a deadline while nothing is to be saved.
@@ -222,7 +225,9 @@ fn stop(core: &Core, running: Running, signals: &Signals) {
             until = until.min(Instant::now() + LAST_SAVE);
         }
     };
-    if !drained {
+    // Senders that gave up end in time as well, and leave what they held.
+    let held = running.sinks.iter().any(|sink| sink.held_batches() > 0);
+    if held || !drained {
         log::warn!("not everything was delivered in time; it will be read again");
     }
     if let Some((end, poller)) = &running.admin {

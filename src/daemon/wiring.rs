@@ -132,6 +132,7 @@ pub fn start(
         files: files.into_iter().map(|f| f.events).collect(),
         docker: docker.into_iter().map(|d| (d.events, d.poller)).collect(),
         docker_ctl,
+        sinks: sinks.into_iter().map(|ends| ends.budget).collect(),
         cancels,
         ack: port,
         admin,
