@@ -49,9 +49,6 @@ pub const LOG_FLUSH: Duration = Duration::from_secs(1);
 /// A line of our own log is cut here.
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 
-/// How often a waiting thread renews its heartbeat at least.
-pub const BEAT_INTERVAL: Duration = Duration::from_secs(5);
-
 /// A busy thread whose last beat is older is reported as stalled.
 pub const STALL_AFTER: Duration = Duration::from_secs(30);
 

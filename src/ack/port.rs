@@ -68,6 +68,11 @@ impl AckPort {
         })
     }
 
+    /// Makes `ack` look at the stop. A full inbox needs no further wake-up.
+    pub fn wake(&self) {
+        let _ = self.inbox.try_send(AckEvent::Lows(Vec::new()));
+    }
+
     /// For senders: waits for room. False when `ack` is gone.
     pub fn done(&self, batch: BatchId, outcome: Outcome) -> bool {
         self.inbox.send(AckEvent::Done(batch, outcome)).is_ok()

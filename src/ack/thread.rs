@@ -32,13 +32,13 @@ pub fn run(mut ack: Ack, beat: &Beat) {
     let mut save_due: Option<Instant> = None;
     let mut soonest = ack.clock.now();
     loop {
-        let now = ack.clock.now();
-        let mut due = save_due.unwrap_or(now + limits::BEAT_INTERVAL);
-        if let Some(deadline) = ack.stop.deadline() {
-            due = due.min(deadline);
-        }
+        let due = [save_due, ack.stop.deadline()].into_iter().flatten().min();
         beat.waits(Waits::Events);
-        let event = ack.inbox.recv_deadline(due);
+        // Nothing due: `main` wakes us when it asks for a stop.
+        let event = match due {
+            Some(due) => ack.inbox.recv_deadline(due),
+            None => ack.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
         beat.busy();
         let ended = match event {
             Ok(event) => {

@@ -77,7 +77,7 @@ pub struct Auditor {
 
 #[derive(Default)]
 struct State {
-    /// Names of running threads that are not registered, so that a name is read once a thread.
+    /// Names of foreign threads that run, so that a name is read once a thread.
     names: BTreeMap<i32, String>,
     /// Threads that had no name of their own yet at the last look: a thread names itself.
     unnamed: BTreeSet<i32>,
@@ -108,7 +108,7 @@ impl Auditor {
         let seen = self.seen();
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let State { names, unnamed, .. } = &mut *state;
-        let tasks = tasks(&seen, names, unnamed).unwrap_or_else(|e| {
+        let tasks = tasks(&seen, &self.foreign, names, unnamed).unwrap_or_else(|e| {
             log::debug!("/proc/self/task cannot be listed: {e}");
             seen.iter().map(|s| (s.tid, s.name.clone())).collect()
         });
@@ -182,6 +182,7 @@ fn stalled(thread: &Seen, stall_after: Duration) -> bool {
 /// from the registry.
 fn tasks(
     seen: &[Seen],
+    foreign: &[Foreign],
     names: &mut BTreeMap<i32, String>,
     unnamed: &mut BTreeSet<i32>,
 ) -> io::Result<Vec<(i32, String)>> {
@@ -210,7 +211,10 @@ fn tasks(
             unnamed.insert(tid);
             continue;
         }
-        fresh.insert(tid, name.clone());
+        // Any other name may change: a thread bears its parent's until it takes its own.
+        if foreign.iter().any(|f| name.starts_with(&f.prefix)) {
+            fresh.insert(tid, name.clone());
+        }
         tasks.push((tid, name));
     }
     *names = fresh;

@@ -18,8 +18,9 @@ use super::own_log::{self, OwnLog};
 use super::signals::{Signals, Woken};
 use super::systemd::Notifier;
 use super::{Beat, Stop, plan, wiring};
-use crate::ack::PositionsFile;
+use crate::ack::{AckPort, PositionsFile};
 use crate::config::Config;
+use crate::queue::SinkBudget;
 use crate::sender::transport::Cancel;
 use crate::source::FileEvent;
 use crate::source::docker::DockerEvent;
@@ -66,14 +67,18 @@ impl fmt::Display for RunError {
 impl std::error::Error for RunError {}
 
 /// How `main` reaches the threads once they run. Holds no end whose closing a thread waits for,
-/// but those in `monitor_end`.
+/// but `monitor_end`, and `ack`, which a stop drops before it waits for threads.
 pub struct Running {
     pub files: Vec<Sender<FileEvent>>,
     pub docker: Vec<(Sender<DockerEvent>, Arc<Poller>)>,
     pub docker_ctl: Option<Arc<Poller>>,
     pub admin: Option<(Stop, Arc<Poller>)>,
+    /// What each sink has not settled yet.
+    pub sinks: Vec<Arc<SinkBudget>>,
     /// Wake senders that sit in a request.
     pub cancels: Vec<Cancel>,
+    /// Wakes `ack`, which waits without a deadline while nothing is to be saved.
+    pub ack: AckPort,
     pub monitor_end: Sender<()>,
     pub ready: Arc<AtomicBool>,
 }
@@ -197,6 +202,8 @@ fn stop(core: &Core, running: Running, signals: &Signals) {
     if let Some(poller) = &running.docker_ctl {
         let _ = poller.notify();
     }
+    running.ack.wake();
+    drop(running.ack);
     let flow = |name: &str| {
         ["file-", "docker-", "send-", "ack", "resolver"].iter().any(|p| name.starts_with(p))
     };
@@ -218,7 +225,9 @@ fn stop(core: &Core, running: Running, signals: &Signals) {
             until = until.min(Instant::now() + LAST_SAVE);
         }
     };
-    if !drained {
+    // Senders that gave up end in time as well, and leave what they held.
+    let held = running.sinks.iter().any(|sink| sink.held_batches() > 0);
+    if held || !drained {
         log::warn!("not everything was delivered in time; it will be read again");
     }
     if let Some((end, poller)) = &running.admin {

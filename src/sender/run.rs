@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::RecvTimeoutError;
-
 use super::{Destination, Moment, Step};
 use crate::ack::AckPort;
 use crate::clock::Clock;
 use crate::daemon::{Beat, Stop, Waits};
-use crate::limits;
 use crate::queue::{QueuedBatch, ShardInbox, SinkBudget};
 
 /// What the thread works with.
@@ -55,22 +52,13 @@ pub fn run(mut sender: ShardSender, beat: &Beat) {
 }
 
 impl ShardSender {
-    /// The next batch; None when there will be none, or no time for it.
+    /// The next batch; None when there will be none. Without a deadline, also in a stop: lanes
+    /// drop the queue by its deadline, and a sender without a batch holds nothing.
     fn take(&self, beat: &Beat) -> Option<QueuedBatch> {
-        loop {
-            let now = Instant::now();
-            let until = now + limits::BEAT_INTERVAL;
-            let until = self.stop.deadline().map_or(until, |deadline| deadline.min(until));
-            beat.waits(Waits::Batches);
-            let received = self.inbox.recv_deadline(until);
-            beat.busy();
-            match received {
-                Ok(queued) => return Some(queued),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) if self.stop.overdue(Instant::now()) => return None,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
+        beat.waits(Waits::Batches);
+        let received = self.inbox.recv();
+        beat.busy();
+        received.ok()
     }
 
     /// One attempt at a batch; reports its outcome when there is one.
@@ -101,7 +89,7 @@ impl ShardSender {
         let asked = self.stop.asked();
         while Instant::now() < until && !self.stop.overdue(Instant::now()) {
             beat.waits(Waits::Retry);
-            self.stop.wait_until(until.min(Instant::now() + limits::BEAT_INTERVAL));
+            self.stop.wait_until(until);
             beat.busy();
             if self.stop.asked() && !asked {
                 self.destination.hurry();

@@ -58,6 +58,8 @@ fn sigterm_ends_in_time_although_loki_hangs() {
     daemon.start();
     wait_until(PATIENCE, "a push", || !double.pushes().is_empty());
     daemon.stop();
+    let log = daemon.log();
+    assert!(log.contains("not everything was delivered in time"), "{log}");
     double.behave();
     daemon.start();
     expect_once(&double, 1, 10_000);

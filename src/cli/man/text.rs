@@ -49,9 +49,13 @@ The engine's socket. Reading it needs membership of the group docker, or root.";
 pub const SIGNALS: &str = "\
 = SIGTERM, SIGINT
 Stop: deliver what was read within shutdown_timeout, save positions, exit. What was not
-acknowledged is read again at the next start.
+acknowledged is read again at the next start. A second one stops at once, within two seconds.
 = SIGHUP
-Not supported yet: a changed config needs a restart.";
+Not supported yet: a changed config needs a restart.
+= SIGUSR1
+Nothing: the program's own log goes to standard error, where there is nothing to reopen.
+= SIGUSR2
+Write the state of each thread and component to the program's own log.";
 
 pub const METRICS: &str = "\
 Served at /metrics of server.listen, in the Prometheus text format; /health and /ready

@@ -82,16 +82,14 @@ pub fn run(ctl: Ctl, beat: &Beat) {
     drop(ctl.positions);
     let mut events = Events::new();
     while !shared.stop.asked() {
-        let mut wake_at = shared.clock.now() + limits::BEAT_INTERVAL;
-        for engine in &mut engines {
-            wake_at = wake_at.min(engine.turn(&shared, &lanes));
-        }
+        let wake_at = engines.iter_mut().map(|engine| engine.turn(&shared, &lanes)).min();
         let followed: usize = engines.iter().map(|e| e.roster.followed()).sum();
         shared.metrics.containers_monitored.set(i64::try_from(followed).unwrap_or(i64::MAX));
         beat.waits(Waits::Events);
         events.clear();
-        let timeout = wake_at.saturating_duration_since(shared.clock.now());
-        let waited = shared.poller.wait(&mut events, Some(timeout));
+        let now = shared.clock.now();
+        let timeout = wake_at.map(|at| at.saturating_duration_since(now));
+        let waited = shared.poller.wait(&mut events, timeout);
         beat.busy();
         if let Err(e) = waited {
             // Cannot be: the descriptor is the poller's own.

@@ -243,11 +243,10 @@ impl Lane {
             return true;
         }
         let now = self.cx.clock.now();
-        let mut due = self.sweep_due.min(now + limits::BEAT_INTERVAL);
         let waits = self.cx.batcher.has_parked() || !self.blocked.is_empty();
         let parked = waits.then(|| now + PARKED_TICK);
         let others = [self.names_due, self.tick_due, self.idle_due, self.batch_due, parked];
-        due = others.into_iter().flatten().fold(due, Instant::min);
+        let due = others.into_iter().flatten().fold(self.sweep_due, Instant::min);
         beat.waits(Waits::Events);
         let event = self.inbox.recv_deadline(due);
         beat.busy();
