@@ -13,7 +13,7 @@ use super::ApiContainer;
 use super::frame::{Cut, FrameError, Layout, LogDecoder, StreamState};
 use super::http::BodyLength;
 use super::pieces::{Joiner, Line, LineEnd, Piece, PieceRule};
-use super::place::{Had, Seek, Tail};
+use super::place::{Had, Numbers, Seek, Tail};
 use super::record::{self, EngineRecord};
 use crate::config::checked::{LongLines, StartAt};
 use crate::limits;
@@ -79,6 +79,8 @@ pub struct Follow {
     joiner: Joiner,
     open_since: Option<Instant>,
     seek: Seek,
+    /// Numbers of the last records had in this run.
+    had: Numbers,
     decoder: Option<LogDecoder>,
     /// The place was not found in a whole answer.
     lost: bool,
@@ -119,6 +121,7 @@ impl Follow {
             open_from: [None; 2],
             open_since: None,
             seek: Seek::new(place.mark, Tail::All),
+            had: [None; 2],
             decoder: None,
             lost: false,
             not_here: false,
@@ -197,7 +200,7 @@ impl Follow {
         self.last_data = now;
         self.seek = match (self.lost, self.place.mark) {
             (true, Some(mark)) => Seek::lost(mark),
-            (_, mark) => Seek::new(mark, ask.tail),
+            (_, mark) => Seek::new(mark, ask.tail).with_numbers(self.had),
         };
     }
 
@@ -261,6 +264,7 @@ impl Follow {
             Had::After(mark) => mark,
         };
         self.fresh += 1;
+        self.had[mark.stream.index()] = Some((mark.time_ns, mark.piece));
         let before = self.place;
         self.place = Place { offset: before.offset + 1, mark: Some(mark) };
         if self.only_mark {

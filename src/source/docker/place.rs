@@ -74,20 +74,31 @@ pub struct Seek {
     tail: Tail,
     records: u64,
     /// Time and piece number of the last record of each stream.
-    last: [Option<(i64, u32)>; 2],
+    last: Numbers,
+    /// The same at the place, where they are known: an answer that begins within a line cannot
+    /// count its pieces.
+    had: Numbers,
 }
+
+/// Time and piece number of a record, for stdout and stderr.
+pub type Numbers = [Option<(i64, u32)>; 2];
 
 impl Seek {
     /// For an answer of `tail` records. `place` is the last record had, if any was.
     pub fn new(place: Option<StoredMark>, tail: Tail) -> Self {
         let state = place.map_or(State::Found, State::Seeking);
-        Self { state, tail, records: 0, last: [None; 2] }
+        Self { state, tail, records: 0, last: [None; 2], had: [None; 2] }
+    }
+
+    /// The numbers of the last records had of both streams.
+    pub fn with_numbers(self, had: Numbers) -> Self {
+        Self { had, ..self }
     }
 
     /// For an answer that follows a whole one without the place in it: it is lost.
     pub fn lost(place: StoredMark) -> Self {
         let state = State::LaterThan(place.time_ns);
-        Self { state, tail: Tail::All, records: 0, last: [None; 2] }
+        Self { state, tail: Tail::All, records: 0, last: [None; 2], had: [None; 2] }
     }
 
     /// Whether everything from now on is new.
@@ -142,6 +153,9 @@ impl Seek {
         }
         if mark == place {
             self.state = State::Found;
+            for (last, had) in self.last.iter_mut().zip(self.had) {
+                *last = had.or(*last);
+            }
             return Had::Before;
         }
         let later = if cut { 0 } else { DISORDER_NS };
@@ -265,7 +279,12 @@ mod tests {
                 let whole = tail >= log.len();
                 let from = log.len().saturating_sub(tail);
                 let asked = if whole { Tail::All } else { Tail::Records(tail as u64) };
-                match read(&mut Seek::new(Some(marks[place]), asked), &log, from) {
+                let mut had: Numbers = [None; 2];
+                for mark in &marks[..=place] {
+                    had[mark.stream.index()] = Some((mark.time_ns, mark.piece));
+                }
+                let mut seek = Seek::new(Some(marks[place]), asked).with_numbers(had);
+                match read(&mut seek, &log, from) {
                     Some(new) => {
                         prop_assert_eq!(&new[..], &marks[place + 1..]);
                         break;
