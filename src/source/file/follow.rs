@@ -182,8 +182,7 @@ impl Lane {
         live_id: FileId,
     ) -> io::Result<Vec<Planned>> {
         let source = owner.source().to_owned();
-        let dir = path.parent().unwrap_or(path);
-        if !self.known.any_in(&source, dir) {
+        if !self.known.any_in(&source, path.parent().unwrap_or(path)) {
             return Ok(Vec::new());
         }
         let siblings = rotate::siblings(path, &owner.rotated_names(path));
