@@ -302,3 +302,6 @@ pub const STREAM_QUIET: Duration = Duration::from_secs(30 * 60);
 
 /// How often quiet streams are looked for while a sink is at its limit.
 pub const STREAM_CLEAR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Longest wait before the next attempt at a batch once a stop was asked for.
+pub const STOP_RETRY: Duration = Duration::from_millis(500);

@@ -24,6 +24,8 @@ struct Tracked {
 #[derive(Default)]
 pub struct Watermarks {
     sources: HashMap<SourceId, Tracked>,
+    /// The life of each source that is followed now.
+    living: HashMap<Key, SourceId>,
     batches: HashMap<BatchId, Vec<SourceSpan>>,
     /// Positions of an earlier run whose sources have not come back.
     kept: HashMap<Key, Position>,
@@ -61,6 +63,13 @@ impl Watermarks {
             AckEvent::Register(id, position) => self.register(id, position),
             AckEvent::Identify(id, identity) => {
                 if let Some(tracked) = self.sources.get_mut(&id) {
+                    let (before, after) = (key(&tracked.position.identity), key(&identity));
+                    if before != after {
+                        if self.living.get(&before) == Some(&id) {
+                            self.living.remove(&before);
+                        }
+                        self.living.insert(after, id);
+                    }
                     self.dirty |= tracked.position.identity != identity;
                     tracked.position.identity = identity;
                     tracked.position.gone_since_ns = None;
@@ -89,7 +98,9 @@ impl Watermarks {
         let who = key(&position.identity);
         self.kept.remove(&who);
         // An earlier life of the same source: what it has on its way has its own start.
-        self.sources.retain(|_, t| key(&t.position.identity) != who);
+        if let Some(earlier) = self.living.insert(who, id) {
+            self.sources.remove(&earlier);
+        }
         let low = position.place;
         let tracked =
             Tracked { position, low, outstanding: BTreeSet::new(), forget: false, dirty: true };
@@ -151,6 +162,10 @@ impl Watermarks {
             self.dirty = true;
         }
         if tracked.forget && tracked.outstanding.is_empty() {
+            let who = key(&tracked.position.identity);
+            if self.living.get(&who) == Some(&id) {
+                self.living.remove(&who);
+            }
             self.sources.remove(&id);
             self.dirty = true;
         }
@@ -170,7 +185,9 @@ impl Watermarks {
     /// than `forget_after_ns` with nothing outstanding are forgotten.
     pub fn snapshot(&mut self, wall_ns: i64, forget_after_ns: i64) -> Vec<Position> {
         let old = |p: &Position| p.gone_since_ns.is_some_and(|at| wall_ns - at > forget_after_ns);
-        self.sources.retain(|_, t| !(old(&t.position) && t.outstanding.is_empty()));
+        let sources = &mut self.sources;
+        sources.retain(|_, t| !(old(&t.position) && t.outstanding.is_empty()));
+        self.living.retain(|_, id| sources.contains_key(id));
         self.kept.retain(|_, p| !old(p));
         self.dirty = false;
         let room = limits::POSITIONS_MAX.saturating_sub(self.sources.len());

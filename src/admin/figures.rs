@@ -41,6 +41,42 @@ pub struct Figures {
 pub type Conditions = BTreeMap<(String, String), Condition>;
 
 impl Figures {
+    /// Writes threads, components and queues to our own log, a line each.
+    pub fn log_state(&self) {
+        let (audit, conditions) = self.look();
+        let level = word(worst(&conditions));
+        log::info!("state: {level}, {} of {} threads", audit.running, audit.expected);
+        for thread in &audit.threads {
+            log::info!(
+                "state: thread {} {} for {} s",
+                thread.name,
+                thread.state.as_str(),
+                thread.since.as_secs()
+            );
+        }
+        for ((kind, name), condition) in &conditions {
+            if kind != "thread" || !condition.reason.is_empty() {
+                log::info!("state: {kind} {name} {} {}", word(condition.level), condition.reason);
+            }
+        }
+        for (name, budget) in &self.sinks {
+            log::info!(
+                "state: queue of {name}: {} batches, {} of {} bytes",
+                budget.held_batches(),
+                budget.used_bytes(),
+                budget.memory_max_bytes()
+            );
+        }
+        for queue in &self.queues {
+            log::info!(
+                "state: {} {} waiting: {}",
+                queue.component,
+                queue.queue_type,
+                (queue.len)()
+            );
+        }
+    }
+
     /// Whether `/ready` says yes: started, and no stop asked for.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && !self.stop.asked()

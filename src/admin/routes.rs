@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::figures::Figures;
 use super::http::{Answer, HttpRequest, Status};
-use super::worker::Task;
+use super::worker::{NO_RELOAD, Task};
 use super::{health, page};
 use crate::metrics;
 
@@ -33,6 +33,9 @@ impl Routes {
         let answer = match request.path.as_str() {
             "/config/reload" if request.method != "POST" => not_allowed("POST"),
             "/config/reload" if self.authorised(request) => return Routed::Ask(Task::Reload),
+            "/config/reload" if self.token.is_none() => {
+                Answer::text(Status::NOT_IMPLEMENTED, NO_RELOAD)
+            }
             "/config/reload" => Answer::text(Status::FORBIDDEN, "reloading needs a bearer token"),
             "/" | "/metrics" | "/health" | "/ready" if !get => not_allowed("GET, HEAD"),
             "/" => page::answer(&self.figures),

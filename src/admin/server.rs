@@ -235,7 +235,7 @@ impl Server {
         match routed {
             Routed::Answer(answer) => slot.http.answer(&answer, now),
             Routed::Ask(task) => {
-                let reply_to = Some(Token { slot: number, generation: slot.generation });
+                let reply_to = Token { slot: number, generation: slot.generation };
                 match self.admin.requests.try_send(Request { task, reply_to }) {
                     Ok(()) => slot.http.asked(now),
                     Err(_) => slot.http.answer(&Answer::bare(Status::UNAVAILABLE), now),

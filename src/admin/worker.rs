@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 use polling::Poller;
 
-use super::figures::{Figures, word, worst};
 use super::http::{Answer, Status};
 use crate::daemon::{Beat, Waits};
 
@@ -24,22 +23,13 @@ pub struct Token {
 pub enum Task {
     /// Read the config again. Not served in this version.
     Reload,
-    /// Write threads, components and queues to our own log (SIGUSR2).
-    DumpState,
 }
 
-/// A task and who waits for it: nobody when a signal asked.
+/// A task and who waits for it.
 #[derive(Debug)]
 pub struct Request {
     pub task: Task,
-    pub reply_to: Option<Token>,
-}
-
-impl Request {
-    /// A request of the daemon itself.
-    pub fn from_signal(task: Task) -> Self {
-        Self { task, reply_to: None }
-    }
+    pub reply_to: Token,
 }
 
 /// The answer for a connection.
@@ -49,9 +39,11 @@ pub struct Reply {
     pub answer: Answer,
 }
 
+/// Why a reload is refused.
+pub const NO_RELOAD: &str = "reloading is not served in this version: restart the service";
+
 /// What the thread works with.
 pub struct Worker {
-    pub figures: Arc<Figures>,
     pub inbox: Receiver<Request>,
     pub replies: Sender<Reply>,
     /// The one that `admin-0` waits on.
@@ -66,16 +58,9 @@ pub fn run(worker: &Worker, beat: &Beat) {
         beat.busy();
         let Ok(request) = request else { return };
         let answer = match request.task {
-            Task::Reload => Answer::text(
-                Status::NOT_IMPLEMENTED,
-                "reloading is not served in this version: restart the service",
-            ),
-            Task::DumpState => {
-                dump(&worker.figures);
-                Answer::bare(Status::OK)
-            }
+            Task::Reload => Answer::text(Status::NOT_IMPLEMENTED, NO_RELOAD),
         };
-        let Some(to) = request.reply_to else { continue };
+        let to = request.reply_to;
         beat.waits(Waits::Room);
         if worker.replies.send(Reply { to, answer }).is_err() {
             return;
@@ -84,36 +69,5 @@ pub fn run(worker: &Worker, beat: &Beat) {
         if let Err(e) = worker.poller.notify() {
             log::debug!("admin-0 was not notified: {e}");
         }
-    }
-}
-
-/// One line a thread, a component and a sink.
-fn dump(figures: &Figures) {
-    let (audit, conditions) = figures.look();
-    let level = word(worst(&conditions));
-    log::info!("state: {level}, {} of {} threads", audit.running, audit.expected);
-    for thread in &audit.threads {
-        log::info!(
-            "state: thread {} {} for {} s",
-            thread.name,
-            thread.state.as_str(),
-            thread.since.as_secs()
-        );
-    }
-    for ((kind, name), condition) in &conditions {
-        if kind != "thread" || !condition.reason.is_empty() {
-            log::info!("state: {kind} {name} {} {}", word(condition.level), condition.reason);
-        }
-    }
-    for (name, budget) in &figures.sinks {
-        log::info!(
-            "state: queue of {name}: {} batches, {} of {} bytes",
-            budget.held_batches(),
-            budget.used_bytes(),
-            budget.memory_max_bytes()
-        );
-    }
-    for queue in &figures.queues {
-        log::info!("state: {} {} waiting: {}", queue.component, queue.queue_type, (queue.len)());
     }
 }

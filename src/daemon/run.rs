@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -19,6 +19,7 @@ use super::signals::{Signals, Woken};
 use super::systemd::Notifier;
 use super::{Beat, Stop, plan, wiring};
 use crate::ack::{AckPort, PositionsFile};
+use crate::admin::Figures;
 use crate::config::Config;
 use crate::queue::SinkBudget;
 use crate::sender::transport::Cancel;
@@ -80,7 +81,7 @@ pub struct Running {
     /// Wakes `ack`, which waits without a deadline while nothing is to be saved.
     pub ack: AckPort,
     pub monitor_end: Sender<()>,
-    pub ready: Arc<AtomicBool>,
+    pub figures: Arc<Figures>,
 }
 
 /// Runs until a signal, or until a thread ends that should not.
@@ -107,9 +108,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let outcome = match started {
         Ok(running) => {
             core.registry.seal();
-            running.ready.store(true, Ordering::Release);
+            running.figures.ready.store(true, Ordering::Release);
             say_started(&core, notifier.as_deref());
-            let asked = serve(&core, &signals, &main_beat);
+            let asked = serve(&running.figures, &signals, &main_beat);
             tell(notifier.as_deref().map(Notifier::stopping));
             stop(&core, running, &signals);
             asked
@@ -154,7 +155,7 @@ fn say_started(core: &Core, notifier: Option<&Notifier>) {
 }
 
 /// Handles signals until one asks for the end.
-fn serve(core: &Core, signals: &Signals, beat: &Beat) -> Result<(), RunError> {
+fn serve(figures: &Figures, signals: &Signals, beat: &Beat) -> Result<(), RunError> {
     loop {
         beat.waits(super::Waits::Events);
         let woken = signals.wait(None).map_err(|e| RunError::System("poll", e))?;
@@ -169,19 +170,9 @@ fn serve(core: &Core, signals: &Signals, beat: &Beat) -> Result<(), RunError> {
             Woken::ReopenLog => {
                 log::info!("SIGUSR1: the own log goes to stderr, nothing to reopen")
             }
-            Woken::DumpState => dump_state(core),
+            Woken::DumpState => figures.log_state(),
             Woken::Deadline => {}
         }
-    }
-}
-
-fn dump_state(core: &Core) {
-    for thread in core.registry.all() {
-        let (state, since) = thread.beat.state();
-        log::info!("thread {}: {} for {}", thread.name, state.as_str(), show_duration(since));
-    }
-    for ((kind, name), condition) in core.health.all() {
-        log::info!("{kind} {name}: {:?} {}", condition.level, condition.reason);
     }
 }
 

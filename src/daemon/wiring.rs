@@ -106,7 +106,7 @@ pub fn start(
     let sinks = sink_ends(&config.sinks, &wakers(&files, &docker));
     let (ack_events, ack_inbox) = bounded(limits::ACK_INBOX_EVENTS);
     let port = AckPort::new(ack_events);
-    let figures = Figures {
+    let figures = Arc::new(Figures {
         metrics: core.metrics.clone(),
         health: core.health.clone(),
         auditor: Arc::new(auditor(core)),
@@ -115,7 +115,7 @@ pub fn start(
         ready: Arc::default(),
         stop: core.stop.clone(),
         started: Instant::now(),
-    };
+    });
     start_ack(starter, ack_inbox, positions)?;
     let resolve = start_resolver(starter)?;
     let batchers = Batchers { core, sinks: &sinks, port: &port };
@@ -123,10 +123,9 @@ pub fn start(
     start_file_lanes(starter, &files, &batchers, positions)?;
     let resolve = resolve.as_ref();
     let docker_ctl = start_docker(starter, &files, &docker, &batchers, positions, resolve)?;
-    let ready = figures.ready.clone();
     let monitor_end = start_monitor(starter, figures.auditor.clone(), notifier)?;
     let admin = match listener {
-        Some(listener) => Some(start_admin(starter, listener, figures)?),
+        Some(listener) => Some(start_admin(starter, listener, figures.clone())?),
         None => None,
     };
     Ok(Running {
@@ -138,7 +137,7 @@ pub fn start(
         ack: port,
         admin,
         monitor_end,
-        ready,
+        figures,
     })
 }
 
@@ -365,9 +364,8 @@ fn start_monitor(
 fn start_admin(
     starter: &Starter,
     listener: std::net::TcpListener,
-    figures: Figures,
+    figures: Arc<Figures>,
 ) -> Result<(Stop, Arc<Poller>), RunError> {
-    let figures = Arc::new(figures);
     let poller = Arc::new(Poller::new().map_err(system("epoll"))?);
     let (requests, inbox) = bounded(limits::ADMIN_REQUESTS);
     let (reply_tx, replies) = bounded(limits::ADMIN_REQUESTS);
@@ -375,13 +373,13 @@ fn start_admin(
     let admin = Admin {
         listener,
         poller: poller.clone(),
-        routes: Routes { figures: figures.clone(), token: None },
+        routes: Routes { figures, token: None },
         requests,
         replies,
         clock: starter.core.clock.clone(),
         end: end.clone(),
     };
-    let worker = Worker { figures, inbox, replies: reply_tx, poller: poller.clone() };
+    let worker = Worker { inbox, replies: reply_tx, poller: poller.clone() };
     starter.spawn("admin-0", move |beat| admin::run(admin, beat))?;
     starter.spawn("admin-1", move |beat| admin::run_worker(&worker, beat))?;
     Ok((end, poller))

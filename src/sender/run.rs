@@ -7,6 +7,7 @@ use super::{Destination, Moment, Step};
 use crate::ack::AckPort;
 use crate::clock::Clock;
 use crate::daemon::{Beat, Stop, Waits};
+use crate::limits;
 use crate::queue::{QueuedBatch, ShardInbox, SinkBudget};
 
 /// What the thread works with.
@@ -87,6 +88,8 @@ impl ShardSender {
     /// Waits for a batch's time. A stop that is asked for meanwhile makes it due at once.
     fn wait(&mut self, until: Instant, beat: &Beat) {
         let asked = self.stop.asked();
+        // In a stop there is no time for long waits; an attempt more does no harm.
+        let until = if asked { until.min(Instant::now() + limits::STOP_RETRY) } else { until };
         while Instant::now() < until && !self.stop.overdue(Instant::now()) {
             beat.waits(Waits::Retry);
             self.stop.wait_until(until);
@@ -95,6 +98,9 @@ impl ShardSender {
                 self.destination.hurry();
                 return;
             }
+        }
+        if asked {
+            self.destination.hurry();
         }
     }
 }

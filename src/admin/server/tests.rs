@@ -75,8 +75,7 @@ impl Served {
             clock: clock.clone(),
             end: end.clone(),
         };
-        let worker =
-            Worker { figures: figures.clone(), inbox, replies: answers, poller: poller.clone() };
+        let worker = Worker { inbox, replies: answers, poller: poller.clone() };
         registry.spawn("admin-0", || {}, move |beat| run(admin, &beat)).unwrap();
         registry.spawn("admin-1", || {}, move |beat| run_worker(&worker, &beat)).unwrap();
         Self { address, figures, registry, clock, poller, end }

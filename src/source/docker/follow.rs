@@ -87,6 +87,8 @@ pub struct Follow {
     not_here: bool,
     /// New records of the answer being read.
     fresh: u64,
+    /// Records without a time, left out; taken by the lane for the metrics.
+    pub damaged: u64,
     failures: u32,
     quiet_reads: u32,
     /// The run ended while an answer was being read, which may lack the run's last lines.
@@ -126,6 +128,7 @@ impl Follow {
             lost: false,
             not_here: false,
             fresh: 0,
+            damaged: 0,
             failures: 0,
             quiet_reads: 0,
             read_again: false,
@@ -228,7 +231,8 @@ impl Follow {
         let state = decoder.push(input, &mut |cut| match cut {
             Cut::Record(stream, payload) => match record::split(stream, payload) {
                 Ok(record) => self.record(record, now, sink),
-                Err(e) => trouble = Some(FollowError::Engine(e.to_string())),
+                // Its neighbours are good: one record must not stop the log.
+                Err(_) => self.damaged += 1,
             },
             Cut::EngineError(text) => {
                 trouble = Some(FollowError::Engine(String::from_utf8_lossy(text).into_owned()));
@@ -392,10 +396,13 @@ impl Follow {
                 return Said::Nothing;
             }
         }
-        if self.lost && self.seek.records() == 0 {
-            // The log was emptied: whatever comes is new.
+        if self.lost && self.fresh == 0 && ask.tail == Tail::All {
+            // Emptied, or begun again by a clock that was set back: whatever is there is new.
+            // What was had after all carries its old time, so that Loki keeps one copy.
             self.place.mark = None;
             self.lost = false;
+            self.phase = Phase::Due(now, Ask { follow: false, tail: Tail::All });
+            return Said::Nothing;
         }
         if self.only_mark {
             self.only_mark = false;
@@ -453,7 +460,7 @@ pub enum Said {
 #[derive(Debug)]
 pub enum FollowError {
     Frame(FrameError),
-    /// The engine's own words in the stream, or a record without a time.
+    /// The engine's own words in the stream.
     Engine(String),
 }
 

@@ -520,6 +520,10 @@ impl Lane {
 
     fn count(&mut self, key: &Key) {
         let Some(watched) = self.watched.get_mut(key) else { return };
+        let damaged = std::mem::take(&mut watched.follow.damaged);
+        if damaged > 0 {
+            self.lane.metrics.damaged(&watched.follow.container.source, "no_time", damaged);
+        }
         if watched.lines > 0 {
             let source = &watched.follow.container.source;
             self.lane.metrics.read("docker", source, watched.lines, watched.bytes);

@@ -112,6 +112,8 @@ pub(super) struct Lane {
     tick_due: Option<Instant>,
     idle_due: Option<Instant>,
     batch_due: Option<Instant>,
+    /// When what found no room is offered again without a wake-up.
+    parked_due: Option<Instant>,
     /// Where the round over idle, uncovered files goes on.
     idle_cursor: usize,
 }
@@ -176,6 +178,7 @@ impl Lane {
             tick_due: None,
             idle_due: None,
             batch_due: None,
+            parked_due: None,
             idle_cursor: 0,
         }
     }
@@ -244,7 +247,8 @@ impl Lane {
         }
         let now = self.cx.clock.now();
         let waits = self.cx.batcher.has_parked() || !self.blocked.is_empty();
-        let parked = waits.then(|| now + PARKED_TICK);
+        self.parked_due = waits.then(|| self.parked_due.unwrap_or(now + PARKED_TICK));
+        let parked = self.parked_due;
         let others = [self.names_due, self.tick_due, self.idle_due, self.batch_due, parked];
         let due = others.into_iter().flatten().fold(self.sweep_due, Instant::min);
         beat.waits(Waits::Events);
@@ -252,11 +256,13 @@ impl Lane {
         beat.busy();
         match event {
             Ok(event) => self.event(event),
-            Err(RecvTimeoutError::Timeout) if parked.is_some_and(|p| p <= self.cx.clock.now()) => {
-                self.unblock();
-            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        // Also among many events: a wake-up may have found the inbox full.
+        if self.parked_due.is_some_and(|due| due <= self.cx.clock.now()) {
+            self.parked_due = None;
+            self.unblock();
         }
         true
     }
