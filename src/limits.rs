@@ -302,3 +302,14 @@ pub const STREAM_QUIET: Duration = Duration::from_secs(30 * 60);
 
 /// How often quiet streams are looked for while a sink is at its limit.
 pub const STREAM_CLEAR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A run's last lines were on its stream up to 20 ms after the event of its end (recorded); the
+/// log is read once more when so much has passed.
+pub const DOCKER_SETTLE: Duration = Duration::from_millis(500);
+
+/// An answer without `follow` whose lines find no room is left unread for so long, then closed.
+/// Longer than for a stream: its place may have to be looked for in the whole log.
+pub const DOCKER_READ_HOLD: Duration = Duration::from_secs(60);
+
+/// An engine that could not be connected to is left alone for so long by a lane.
+pub const DOCKER_CONNECT_REST: Duration = Duration::from_secs(1);
