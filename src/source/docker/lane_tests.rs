@@ -268,6 +268,19 @@ impl Rig<'_> {
     }
 }
 
+fn sink(queue: SinkQueue) -> SinkPort {
+    SinkPort {
+        index: 0,
+        name: "loki".into(),
+        required: true,
+        format: Format::LokiPush,
+        batch_bytes: 32 << 10,
+        batch_wait: Duration::from_millis(20),
+        queue,
+        streams: Arc::new(SinkStreams::new(100)),
+    }
+}
+
 /// Runs a lane among `lanes`; returns the positions that it left.
 fn with_lane(
     engine: &Engine,
@@ -285,16 +298,7 @@ fn with_lane(
     let wake = poller.clone();
     let waker = Waker::new(move || wake.notify().unwrap_or_default());
     let budget = SinkBudget::new(64 << 10, 1, vec![waker]);
-    let port = SinkPort {
-        index: 0,
-        name: "loki".into(),
-        required: true,
-        format: Format::LokiPush,
-        batch_bytes: 32 << 10,
-        batch_wait: Duration::from_millis(20),
-        queue: SinkQueue::new(budget.clone(), vec![tx]),
-        streams: Arc::new(SinkStreams::new(100)),
-    };
+    let port = sink(SinkQueue::new(budget.clone(), vec![tx]));
     let metrics = Arc::new(Metrics::new());
     let lane = DockerLane {
         inbox,

@@ -296,7 +296,8 @@ mod tests {
                 last[stream.index()] = time;
                 ended[stream.index()] = text == 2;
                 let newline = text == 2;
-                log.push(EngineRecord { newline, ..record(stream, time, &texts[usize::from(text)]) });
+                let whole = record(stream, time, &texts[usize::from(text)]);
+                log.push(EngineRecord { newline, ..whole });
             }
             let marks = marks(&log);
             let place = place.index(log.len());
@@ -313,7 +314,8 @@ mod tests {
                         };
                         let rest = || log[place + 1..].iter();
                         let got: Vec<_> = new.iter().zip(rest()).map(plain).collect();
-                        let all: Vec<_> = marks[place + 1..].iter().zip(rest()).map(plain).collect();
+                        let after = marks[place + 1..].iter();
+                        let all: Vec<_> = after.zip(rest()).map(plain).collect();
                         prop_assert_eq!(new.len(), rest().len());
                         prop_assert_eq!(got, all);
                         break;
