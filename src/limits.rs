@@ -305,3 +305,14 @@ pub const STREAM_CLEAR_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Longest wait before the next attempt at a batch once a stop was asked for.
 pub const STOP_RETRY: Duration = Duration::from_millis(500);
+
+/// A run's last lines were on its stream up to 20 ms after the event of its end (recorded); the
+/// log is read once more when so much has passed.
+pub const DOCKER_SETTLE: Duration = Duration::from_millis(500);
+
+/// An answer without `follow` whose lines find no room is left unread for so long, then closed.
+/// Longer than for a stream: its place may have to be looked for in the whole log.
+pub const DOCKER_READ_HOLD: Duration = Duration::from_secs(60);
+
+/// An engine that could not be connected to is left alone for so long by a lane.
+pub const DOCKER_CONNECT_REST: Duration = Duration::from_secs(1);

@@ -81,7 +81,7 @@ fn line(number: u32) -> String {
 
 fn begun(log: &mut Log) -> Follow {
     let now = log.now;
-    let mut follow = Follow::new(container(), SourceId(0), Place::default(), false, now);
+    let mut follow = Follow::new(container(), None, 0, now);
     log.read_out(&mut follow, 3);
     follow
 }

@@ -27,7 +27,7 @@ pub fn container() -> ApiContainer {
 }
 
 fn follow(now: Instant) -> Follow {
-    Follow::new(container(), SourceId(0), Place::default(), true, now)
+    Follow::new(container(), Some(Place::default()), 0, now)
 }
 
 fn frame(stream: u8, time: u32, text: &str) -> Vec<u8> {

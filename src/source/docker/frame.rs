@@ -68,6 +68,7 @@ pub struct LogDecoder {
     chunks: Option<ChunkDecoder>,
     /// Bytes left of a body that is not chunked.
     left: u64,
+    until_close: bool,
     /// The record in the making, with its frame header.
     gathered: Vec<u8>,
 }
@@ -79,7 +80,8 @@ impl LogDecoder {
             BodyLength::Bytes(bytes) => (None, bytes),
             BodyLength::UntilClose => (None, u64::MAX),
         };
-        Self { layout, chunks, left, gathered: Vec::new() }
+        let until_close = length == BodyLength::UntilClose;
+        Self { layout, chunks, left, until_close, gathered: Vec::new() }
     }
 
     /// Takes what was read and hands every record that ends in it to `sink`.
@@ -107,9 +109,13 @@ impl LogDecoder {
         Ok(if done { StreamState::Complete } else { StreamState::Open })
     }
 
-    /// Whether a record is cut in the middle: its rest did not come.
-    pub fn holds_part(&self) -> bool {
-        !self.gathered.is_empty()
+    /// Whether the body may end here: nothing of it is missing.
+    pub fn may_end(&self) -> bool {
+        let whole = match &self.chunks {
+            Some(chunks) => chunks.is_done(),
+            None => self.until_close || self.left == 0,
+        };
+        whole && self.gathered.is_empty()
     }
 
     fn data(

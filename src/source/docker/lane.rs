@@ -25,7 +25,7 @@ use crate::config::checked::{Endpoint, LongLines};
 use crate::daemon::{Beat, Stop, Waits};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::record::{Place, Record, SourceId};
+use crate::record::{Place, Record};
 use crate::sender::resolver::Resolve;
 use crate::source::file::{Divert, LongLine};
 
@@ -82,6 +82,8 @@ struct Lane {
     next_key: usize,
     /// Engines that do not answer.
     down: Vec<bool>,
+    /// Engines that could not be connected to are left alone until then.
+    rest_until: Vec<Option<Instant>>,
     buffer: Vec<u8>,
 }
 
@@ -122,6 +124,7 @@ impl Lane {
             by_key: HashMap::new(),
             next_key: 0,
             down: vec![false; lane.endpoints.len()],
+            rest_until: vec![None; lane.endpoints.len()],
             buffer: vec![0; limits::DOCKER_CHUNK_BYTES],
             lane,
         }
@@ -150,7 +153,10 @@ impl Lane {
                     }
                 }
                 DockerEvent::EngineDown { engine } => self.engine_down(engine, now),
-                DockerEvent::EngineUp { engine } => self.down[engine] = false,
+                DockerEvent::EngineUp { engine } => {
+                    self.down[engine] = false;
+                    self.rest_until[engine] = None;
+                }
                 DockerEvent::Stop => return,
             }
         }
@@ -161,21 +167,30 @@ impl Lane {
         if let Some(watched) = self.watched.get_mut(&key) {
             let renamed = watched.follow.container.name != container.name;
             watched.follow.update(container, now);
-            if renamed {
+            if let Some(id) = watched.follow.id.filter(|_| renamed) {
                 let identity = Identity::Container(identity(&watched.follow.container));
-                self.lane.batcher.identify(watched.follow.id, identity);
+                self.lane.batcher.identify(id, identity);
             }
             return;
         }
         let on_file = self.known.remove(&(container.source.to_string(), container.id.clone()));
-        let place = on_file.unwrap_or_default();
-        let who = Identity::Container(identity(&container));
-        let position = Position { identity: who, place, gone_since_ns: None };
-        let id = self.lane.batcher.add_source(position, container.sinks.clone());
         let (name, source) = (&container.name, &container.source);
         log::info!("source {source}: following container {name} through the API");
-        let follow = Follow::new(container, id, place, on_file.is_some(), now);
-        self.watched.insert(key, Watched { follow, conn: None, lines: 0, bytes: 0 });
+        let follow = Follow::new(container, on_file, self.lane.clock.wall_ns(), now);
+        self.watched.insert(key.clone(), Watched { follow, conn: None, lines: 0, bytes: 0 });
+        self.register(&key);
+    }
+
+    /// Makes the container a source of the batcher once it is known where reading begins: a
+    /// position on file before that would be taken for the log's beginning after a restart.
+    fn register(&mut self, key: &Key) {
+        let Some(Watched { follow, .. }) = self.watched.get_mut(key) else { return };
+        if follow.id.is_some() || !follow.is_placed() {
+            return;
+        }
+        let who = Identity::Container(identity(&follow.container));
+        let position = Position { identity: who, place: follow.safe_place(), gone_since_ns: None };
+        follow.id = Some(self.lane.batcher.add_source(position, follow.container.sinks.clone()));
     }
 
     fn engine_down(&mut self, engine: usize, now: Instant) {
@@ -196,27 +211,41 @@ impl Lane {
     /// Everything that is due; returns when something is due next.
     fn work(&mut self, now: Instant) -> Option<Instant> {
         let mut next = self.lane.batcher.tick(now);
-        let (mut follows, mut reads) = (0, 0);
-        for conn in self.watched.values().filter_map(|w| w.conn.as_ref()) {
-            *(if conn.ask.follow { &mut follows } else { &mut reads }) += 1;
+        // Who waits longest is served first.
+        let mut keys: Vec<(Option<Instant>, Key)> = Vec::with_capacity(self.watched.len());
+        for (key, watched) in &self.watched {
+            let due = match watched.follow.phase {
+                Phase::Due(at, _) => Some(at),
+                Phase::Reading(_) | Phase::Ended => None,
+            };
+            keys.push((due, key.clone()));
         }
-        let follows_max = (limits::DOCKER_FOLLOWS_MAX / self.lane.lanes.max(1)).max(1);
-        let keys: Vec<Key> = self.watched.keys().cloned().collect();
-        for key in keys {
-            let due = self.attend(&key, now, &mut reads, &mut follows, follows_max);
+        keys.sort();
+        for (_, key) in keys {
+            let due = self.attend(&key, now);
             next = sooner(next, due);
         }
         sooner(next, self.again(now))
     }
 
-    fn attend(
-        &mut self,
-        key: &Key,
-        now: Instant,
-        reads: &mut usize,
-        follows: &mut usize,
-        follows_max: usize,
-    ) -> Option<Instant> {
+    /// Answers under way: follow streams of one engine, and reads of all.
+    fn under_way(&self, engine: usize) -> (usize, usize) {
+        let mut count = (0, 0);
+        for (key, watched) in &self.watched {
+            match &watched.conn {
+                Some(conn) if !conn.ask.follow => count.1 += 1,
+                Some(_) if key.0 == engine => count.0 += 1,
+                _ => {}
+            }
+        }
+        count
+    }
+
+    fn follows_max(&self) -> usize {
+        (limits::DOCKER_FOLLOWS_MAX / self.lane.lanes.max(1)).max(1)
+    }
+
+    fn attend(&mut self, key: &Key, now: Instant) -> Option<Instant> {
         self.unstick(key, now);
         self.flush_partial(key, now, false);
         let watched = self.watched.get_mut(key)?;
@@ -228,22 +257,7 @@ impl Lane {
                 }
             }
             Phase::Due(_, ask) if watched.follow.stuck.is_empty() => {
-                let ask = match ask.follow && *follows >= follows_max {
-                    // No room for one more stream: read again and again instead.
-                    true => Ask { follow: false, ..ask },
-                    false => ask,
-                };
-                let (count, max) = if ask.follow {
-                    (follows, follows_max)
-                } else {
-                    (reads, limits::DOCKER_READS_MAX)
-                };
-                if *count < max {
-                    *count += 1;
-                    self.ask(key, ask, now);
-                } else {
-                    due = sooner(due, Some(now + limits::DOCKER_POLL_BUSY));
-                }
+                due = sooner(due, self.ask_in_turn(key, ask, now));
             }
             Phase::Due(..) => {}
             Phase::Reading(ask) => due = sooner(due, self.check_reading(key, ask, now)),
@@ -256,16 +270,43 @@ impl Lane {
         due
     }
 
+    /// Sends a request that is due if there is room for one more; else returns when to look.
+    fn ask_in_turn(&mut self, key: &Key, mut ask: Ask, now: Instant) -> Option<Instant> {
+        if let Some(until) = self.rest_until[key.0].filter(|&until| now < until) {
+            return Some(until);
+        }
+        let (follows, reads) = self.under_way(key.0);
+        if ask.follow && follows >= self.follows_max() {
+            // No room for one more stream: read again and again instead.
+            ask.follow = false;
+        }
+        if !ask.follow && reads >= limits::DOCKER_READS_MAX {
+            // The end of any read wakes us, too.
+            return Some(now + limits::DOCKER_POLL_BUSY);
+        }
+        self.ask(key, ask, now);
+        self.look_again(key, now)
+    }
+
+    /// When a container whose request was sent, or failed, is to be looked at.
+    fn look_again(&mut self, key: &Key, now: Instant) -> Option<Instant> {
+        match self.watched.get(key)?.follow.phase {
+            Phase::Due(at, _) => Some(at),
+            Phase::Reading(ask) => self.check_reading(key, ask, now),
+            Phase::Ended => None,
+        }
+    }
+
     /// Looks after an answer that is being read; returns when to look again.
     fn check_reading(&mut self, key: &Key, ask: Ask, now: Instant) -> Option<Instant> {
         let watched = self.watched.get_mut(key)?;
         let follow = &watched.follow;
         let quiet = if ask.follow { limits::DOCKER_QUIET_CHECK } else { limits::DOCKER_READ_IDLE };
-        let held = follow.stuck_since.filter(|_| !follow.container.auto_remove && ask.follow);
-        let due = match held {
-            Some(since) => since + limits::DOCKER_HOLD,
-            // The engine waits for us, not we for it.
-            None if follow.stuck_since.is_some() => return None,
+        let hold = if ask.follow { limits::DOCKER_HOLD } else { limits::DOCKER_READ_HOLD };
+        let due = match follow.stuck_since {
+            // Its log would vanish with the container.
+            Some(_) if follow.container.auto_remove => return None,
+            Some(since) => since + hold,
             None => follow.last_data + quiet,
         };
         let headless = watched.conn.as_ref().is_some_and(|c| !c.in_body);
@@ -277,7 +318,11 @@ impl Lane {
         if now < due {
             return Some(due);
         }
-        let ending = if ask.follow && !headless { Ending::Dropped } else { Ending::Failed };
+        let ending = match follow.stuck_since {
+            Some(_) => Ending::Dropped,
+            None if ask.follow && !headless => Ending::Quiet,
+            None => Ending::Failed,
+        };
         self.end(key, &ending, now);
         Some(now)
     }
@@ -321,6 +366,7 @@ impl Lane {
             Err(e) => {
                 log::debug!("container {}: log request: {e}", watched.follow.container.name);
                 self.lane.metrics.error("docker", "connect");
+                self.rest_until[key.0] = Some(now + limits::DOCKER_CONNECT_REST);
                 self.end(key, &Ending::Failed, now);
             }
         }
@@ -329,7 +375,9 @@ impl Lane {
     fn close(&mut self, key: &Key) {
         let Some(conn) = self.watched.get_mut(key).and_then(|w| w.conn.take()) else { return };
         self.by_key.remove(&conn.key);
-        if let Err(e) = self.lane.poller.delete(&conn.socket) {
+        if !conn.paused
+            && let Err(e) = self.lane.poller.delete(&conn.socket)
+        {
             log::debug!("epoll: {e}");
         }
     }
@@ -337,9 +385,7 @@ impl Lane {
     /// An answer is over, one way or another.
     fn end(&mut self, key: &Key, ending: &Ending, now: Instant) {
         self.close(key);
-        let follows_max = limits::DOCKER_FOLLOWS_MAX / self.lane.lanes.max(1);
-        let follows = self.watched.values().filter_map(|w| w.conn.as_ref());
-        let may_follow = follows.filter(|c| c.ask.follow).count() < follows_max.max(1);
+        let may_follow = self.under_way(key.0).0 < self.follows_max();
         let Some(watched) = self.watched.get_mut(key) else { return };
         let said = watched.follow.ended(ending, now, may_follow);
         let (source, name) =
@@ -356,14 +402,10 @@ impl Lane {
             Said::Unreadable => {
                 log::info!("source {source}: container {name}: its log driver cannot be read");
             }
-            Said::Marked => {
-                let (id, place) = (watched.follow.id, watched.follow.safe_place());
-                self.lane.batcher.advance(id, place);
-            }
+            Said::Marked => self.register(key),
         }
-        if self.watched.get(key).is_some_and(|w| w.follow.phase == Phase::Ended) {
-            self.flush_partial(key, now, true);
-        }
+        let ended = self.watched.get(key).is_some_and(|w| w.follow.phase == Phase::Ended);
+        self.flush_partial(key, now, ended);
         self.count(key);
     }
 
@@ -374,7 +416,9 @@ impl Lane {
         if watched.follow.stuck.is_empty() {
             let container = &watched.follow.container;
             log::info!("source {}: container {} is gone", container.source, container.name);
-            self.lane.batcher.remove_source(watched.follow.id, true);
+            if let Some(id) = watched.follow.id {
+                self.lane.batcher.remove_source(id, true);
+            }
             self.watched.remove(key);
         }
     }
@@ -424,6 +468,9 @@ impl Lane {
                 Ok(None) => return None,
                 Ok(Some((head, body))) => {
                     if let Some(ending) = refused(&head, &follow.container.name) {
+                        if ending == Ending::Failed {
+                            self.lane.metrics.error("docker", &format!("http_{}", head.status));
+                        }
                         return Some(ending);
                     }
                     conn.in_body = true;
@@ -447,21 +494,30 @@ impl Lane {
         *lines += out.len() as u64;
         *bytes += out.iter().map(|line| line.text.len() as u64).sum::<u64>();
         let not_here = follow.not_here();
-        let nothing_open = follow.safe_place();
+        let damaged = std::mem::take(&mut follow.damaged);
+        if damaged > 0 {
+            self.lane.metrics.damaged(&follow.container.source, "no_time", damaged);
+        }
+        let reached = follow.safe_place();
         let id = follow.id;
         let quiet = out.is_empty();
         follow.stuck.extend(out);
         self.unstick(key, now);
-        if quiet && self.watched.get(key).is_some_and(|w| w.follow.stuck.is_empty()) {
-            self.lane.batcher.advance(id, nothing_open);
+        let idle = self.watched.get(key).is_some_and(|w| w.follow.stuck.is_empty());
+        if let Some(id) = id.filter(|_| quiet && idle) {
+            self.lane.batcher.advance(id, reached);
         }
         match state {
             Ok(_) if not_here => Some(Ending::Closed),
             Ok(StreamState::Complete) => self.complete(key),
             Ok(StreamState::Open) => None,
             Err(e) => {
-                let name = self.watched.get(key).map(|w| w.follow.container.name.clone());
-                log::warn!("container {}: log stream: {e}", name.unwrap_or_default());
+                let follow = &self.watched.get(key)?.follow;
+                let name = &follow.container.name;
+                // Said once until an answer is whole.
+                let level =
+                    if follow.failures() == 0 { log::Level::Warn } else { log::Level::Debug };
+                log::log!(level, "container {name}: log stream: {e}; reading again");
                 self.lane.metrics.error("docker", "log_stream");
                 Some(Ending::Failed)
             }
@@ -493,12 +549,18 @@ impl Lane {
             if stuck { watched.follow.stuck_since.or(Some(now)) } else { None };
         let Some(conn) = watched.conn.as_mut() else { return };
         if stuck != conn.paused {
+            // Taken out of the set: epoll tells of a closed peer whatever is asked for.
+            let changed = if stuck {
+                self.lane.poller.delete(&conn.socket)
+            } else {
+                // SAFETY: as in `ask`.
+                let readable = Event::readable(conn.key);
+                unsafe { self.lane.poller.add_with_mode(&conn.socket, readable, PollMode::Level) }
+            };
             conn.paused = stuck;
-            let event = if stuck { Event::none(conn.key) } else { Event::readable(conn.key) };
-            watched.follow.last_data = now;
-            if let Err(e) = self.lane.poller.modify_with_mode(&conn.socket, event, PollMode::Level)
-            {
-                log::debug!("epoll: {e}");
+            watched.follow.resumed(now);
+            if let Err(e) = changed {
+                log::error!("container {}: epoll: {e}", watched.follow.container.name);
             }
         }
         if !stuck && conn.complete {
@@ -520,10 +582,6 @@ impl Lane {
 
     fn count(&mut self, key: &Key) {
         let Some(watched) = self.watched.get_mut(key) else { return };
-        let damaged = std::mem::take(&mut watched.follow.damaged);
-        if damaged > 0 {
-            self.lane.metrics.damaged(&watched.follow.container.source, "no_time", damaged);
-        }
         if watched.lines > 0 {
             let source = &watched.follow.container.source;
             self.lane.metrics.read("docker", source, watched.lines, watched.bytes);
@@ -593,7 +651,8 @@ fn put(
     line: &OutLine,
     now: Instant,
 ) -> Result<(), Blocked> {
-    let (id, container): (SourceId, _) = (follow.id, &follow.container);
+    let container = &follow.container;
+    let Some(id) = follow.id else { panic!("a line of {} before its place", container.name) };
     let text = String::from_utf8_lossy(&line.text);
     let labels = &follow.labels[line.stream.index()];
     if !follow::keeps(container.long_lines, line.long_part) {
@@ -632,41 +691,5 @@ fn put(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use crossbeam_channel::bounded;
-
-    use super::*;
-    use crate::ack::AckPort;
-    use crate::clock::SystemClock;
-    use crate::source::docker::follow::tests::container;
-
-    #[test]
-    fn what_ack_had_no_room_for_is_told_again_though_nothing_else_is_due() {
-        let (tx, acks) = bounded(1);
-        let (_events, inbox) = bounded(1);
-        let metrics = Arc::new(Metrics::new());
-        let mut lane = Lane::new(DockerLane {
-            inbox,
-            poller: Arc::new(Poller::new().unwrap()),
-            endpoints: vec![Endpoint::Unix(PathBuf::from("/nonexistent"))],
-            lanes: 1,
-            batcher: Batcher::new(1, Vec::new(), AckPort::new(tx), metrics.clone()),
-            positions: Vec::new(),
-            clock: Arc::new(SystemClock),
-            metrics,
-            resolve: None,
-            divert: Arc::new(|_| true),
-            stop: Stop::default(),
-        });
-        let now = Instant::now();
-        lane.engine_down(0, now);
-        for id in ["a", "b"] {
-            let sinks = Arc::from([]);
-            lane.container(super::super::ApiContainer { id: id.into(), sinks, ..container() }, now);
-        }
-        assert_eq!(lane.work(now), Some(now + PARKED_TICK));
-        drop(acks);
-    }
-}
+#[path = "lane_tests.rs"]
+mod tests;
