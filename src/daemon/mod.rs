@@ -4,6 +4,7 @@ pub mod auditor;
 pub mod beat;
 pub mod core;
 pub mod data_dir;
+mod heap;
 pub mod monitor;
 pub mod own_log;
 pub mod plan;

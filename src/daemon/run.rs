@@ -14,6 +14,7 @@ use polling::Poller;
 
 use super::core::Core;
 use super::data_dir::{self, DataDirError};
+use super::heap;
 use super::own_log::{self, OwnLog};
 use super::signals::{Signals, Woken};
 use super::systemd::Notifier;
@@ -92,6 +93,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let lock = data_dir::lock(&config.data_dir).map_err(RunError::DataDir)?;
     let (own_log, log_inbox) = own_log::init(&config.log).map_err(RunError::Log)?;
     own_log::log_panics();
+    heap::tune();
     let core = Core::new(config);
     core.metrics.declare(&core.config);
     let signals = Signals::install().map_err(|e| RunError::System("signal handlers", e))?;
