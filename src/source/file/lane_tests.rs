@@ -196,7 +196,7 @@ fn container_rig(path: &Path, positions: Vec<Position>, memory: usize) -> Rig {
     let nothing = source("none", &["/nonexistent/*.log".to_owned()], &[]);
     let mut rig = rig_with(nothing, positions, memory, true);
     rig.inbox.try_send(container(path)).unwrap();
-    rig.step();
+    rig.lane.work();
     rig
 }
 
